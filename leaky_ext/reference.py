@@ -1,0 +1,106 @@
+"""The same functions in plain PyTorch, differentiable to any order by autograd alone.
+
+They are the oracle of the tests, a baseline of the benchmarks, and what `torch.compile`, `torch.export` and ONNX are
+given, which fuse them with their neighbours. Formulas, arguments and errors are those of `leaky_ext`; like the kernels
+they compute each element in float32 (float64 for float64) and round once. Any device that PyTorch has will do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "learnable_leaky_relu",
+    "learnable_leaky_relu_",
+    "straight_through",
+    "straight_through_relu",
+    "straight_through_relu_",
+]
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def negative(x: Tensor) -> Tensor:
+    """Where the slope applies: not (x >= 0), so NaN too, but neither +0.0 nor -0.0."""
+    return torch.logical_not(x >= 0)
+
+
+def opmath(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which elements of `dtype` are computed."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def slopes(x: Tensor, alpha: Tensor | float, channel_dim: int) -> Tensor | float:
+    """`alpha` as something that broadcasts against `x`, in the dtype of the computation; checks the arguments."""
+    check(x, alpha, channel_dim)
+    if not isinstance(alpha, Tensor):
+        return alpha
+    wide = alpha.to(opmath(x.dtype))
+    if alpha.numel() == 1:
+        return wide.reshape(())
+    if alpha.ndim == 1 and x.ndim != 1:
+        channel_dim %= x.ndim
+        return wide.reshape([-1] + [1] * (x.ndim - channel_dim - 1))
+    return wide
+
+
+def check(x: Tensor, alpha: Tensor | float, channel_dim: int) -> None:
+    """Raises what the operators raise for arguments that fit no rule."""
+    if x.dtype not in DTYPES:
+        raise TypeError(f"x must be float64, float32, float16 or bfloat16, got {x.dtype}")
+    if not isinstance(alpha, Tensor):
+        return
+    if alpha.dtype not in DTYPES:
+        raise TypeError(f"alpha must be float64, float32, float16 or bfloat16, got {alpha.dtype}")
+    one = alpha.numel() == 1
+    if alpha.device != x.device and not (one and alpha.device.type == "cpu" and not alpha.requires_grad):
+        raise RuntimeError(f"x is on {x.device} but alpha is on {alpha.device}")
+    if one:
+        return
+    shapes = f"alpha of shape {list(alpha.shape)} does not fit x of shape {list(x.shape)}"
+    if alpha.ndim == x.ndim:
+        if any(a != 1 and a != n for a, n in zip(alpha.shape, x.shape)):
+            raise ValueError(f"{shapes}: it does not broadcast against x")
+    elif alpha.ndim == 1:
+        if not -x.ndim <= channel_dim < x.ndim:
+            raise IndexError(f"channel_dim {channel_dim} is out of range for x of shape {list(x.shape)}")
+        if alpha.shape[0] != x.shape[channel_dim]:
+            raise ValueError(f"{shapes}: channel_dim {channel_dim} has {x.shape[channel_dim]} channels")
+    else:
+        raise ValueError(f"{shapes}: it must have one element, one dimension, or as many dimensions as x")
+
+
+def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1, save: str = "input") -> Tensor:
+    """x, or alpha * x where x is negative. See `leaky_ext.learnable_leaky_relu`; `save` changes nothing here."""
+    slope = slopes(x, alpha, channel_dim)
+    wide = x.to(opmath(x.dtype))
+    where = negative(x)
+    # Masked before it meets alpha: 0 * inf would put a NaN into the gradient of alpha.
+    return torch.where(where, slope * torch.where(where, wide, 0), wide).to(x.dtype)
+
+
+def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1) -> Tensor:
+    """`learnable_leaky_relu` in place."""
+    return x.copy_(learnable_leaky_relu(x, alpha, channel_dim=channel_dim))
+
+
+def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
+    """ReLU whose gradient is that of `learnable_leaky_relu`. See `leaky_ext.straight_through_relu`."""
+    return straight_through(torch.where(x < 0, 0, x), learnable_leaky_relu(x, alpha, channel_dim=channel_dim))
+
+
+def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
+    """`straight_through_relu` in place."""
+    return x.copy_(straight_through_relu(x, alpha, channel_dim=channel_dim))
+
+
+def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
+    """The value of `x_forward`, and a gradient to `x_backward` alone. See `leaky_ext.straight_through`.
+
+    x_backward + (x_forward - x_backward).detach() is NaN at infinities. Here new memory joins the graph of x_backward
+    and is then overwritten behind autograd's back, which every compiler and transform follows.
+    """
+    y = torch.zeros_like(x_forward) + x_backward.to(x_forward.dtype)
+    y.detach().copy_(x_forward.detach())
+    return y
