@@ -13,10 +13,11 @@ def mismatch(built: str, with_cuda: bool, running: str, running_cuda: str | None
     """
     if built.split(".")[:2] == running.split(".")[:2] and (running_cuda or not with_cuda):
         return None
+    kernels = "with CUDA kernels against" if with_cuda else "against"
     return (
-        f"leaky_ext was built against torch {built}{' with CUDA' if with_cuda else ''}, but torch {running} is running: "
-        "install leaky_ext again in this environment (pip install --force-reinstall --no-deps --no-cache-dir and where "
-        f"it came from), or install torch {built}"
+        f"leaky_ext was built {kernels} torch {built}, but torch {running} is running: install leaky_ext again in this "
+        "environment (pip install --force-reinstall --no-deps --no-cache-dir and where it came from), or install torch "
+        f"{built}"
     )
 
 
