@@ -60,8 +60,8 @@ class LearnableLeakyReLU(_Slope):
         init: the first value of every slope, or a callable in the manner of :mod:`torch.nn.init` that fills a tensor in
             place, for example ``functools.partial(nn.init.uniform_, a=0.0, b=0.3)``.
         channel_dim: the dimension that slopes go with; negative counts from the end. Without effect for one slope.
-        save: what is kept for backward: ``"input"``, or ``"output"``, which the next layer often keeps anyway. The latter
-            rebuilds the input as ``output / alpha``: no slope may be exactly 0. See :func:`leaky_ext.learnable_leaky_relu`.
+        save: what is kept for backward: ``"input"``, or ``"output"``, which the next layer often keeps anyway. The
+            latter rebuilds the input as ``output / alpha``, so no slope may be exactly 0.
         inplace: overwrite the input. The output is then what is kept, with the same condition on the slopes.
         device, dtype: of `alpha`; independent of the input's dtype.
         alpha_bounds: ``(low, high)``, or None. Every forward uses `alpha` clamped to these bounds, and in training mode
