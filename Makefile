@@ -1,0 +1,74 @@
+# A fresh machine needs python3 (with its venv module and headers), a C++ compiler and make: the rest is installed into
+# .venv. TORCH says which torch: `make test TORCH=torch==2.15.0 VENV=.venv-2.15`.
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-$(shell echo '$(TORCH)' | tr -c 'A-Za-z0-9.\n' '_')
+BUILT := $(VENV)/.built
+CPP := $(shell find csrc tests examples -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+.PHONY: help bench test test-slow dev lint format cuda-compile cpp matrix sanitize fuzz coverage gpu-check requirements sbom clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+bench: $(BUILT)  ## quick benchmark beside plain PyTorch
+	$(BIN)/python -m benchmarks --quick
+
+test: $(BUILT)  ## the tests, but for the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(BUILT)  ## installs of every kind, long runs
+	$(BIN)/python -m pytest -m slow
+
+dev: $(BUILT)  ## an editable build in .venv
+
+lint: $(INSTALLED)  ## ruff, clang-format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## let ruff and clang-format rewrite the sources
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+cuda-compile: $(INSTALLED)  ## every CUDA source, for each architecture, warnings as errors; needs nvcc, but no GPU
+	PYTHON=$(BIN)/python scripts/cuda_compile.sh
+
+cpp: $(INSTALLED)  ## CMake: the C++ library, its kernel tests without Python, the installed package
+	PATH="$(abspath $(BIN)):$$PATH" scripts/cpp.sh build/cpp
+
+matrix: $(INSTALLED)  ## builds and tests against each torch, and prints the table
+	$(BIN)/python scripts/matrix.py
+
+sanitize: $(INSTALLED)  ## the tests under ASan and UBSan, concurrent calls under TSan, kernels under valgrind
+	PATH="$(abspath $(BIN)):$$PATH" scripts/sanitize.sh build/sanitize
+
+fuzz: $(BUILT)  ## a million hostile calls of the raw operators
+	$(BIN)/python tests/fuzz_operators.py --calls 1000000
+
+coverage: $(INSTALLED)  ## lines covered, Python and C++
+	PATH="$(abspath $(BIN)):$$PATH" scripts/coverage.sh build/coverage
+
+gpu-check: $(BUILT)  ## everything that needs a GPU
+	$(BIN)/python scripts/gpu_check.py
+
+requirements:  ## pin requirements.txt anew, with hashes
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade --group dev -qo requirements.txt
+
+clean:  ## all that was built or installed here
+	rm -rf build dist *.egg-info .venv* .*_cache .hypothesis .coverage* htmlcov leaky_ext/*.so leaky_ext/_build.py
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check '$(TORCH)'
+	$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements.txt
+	rm -f $(VENV)/.installed-* $(BUILT) && touch $@
+
+$(BUILT): $(INSTALLED) setup.py pyproject.toml csrc/sources.txt $(filter csrc/%,$(CPP))
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+	touch $@
