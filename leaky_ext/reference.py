@@ -40,44 +40,65 @@ def slopes(x: Tensor, alpha: Tensor | float, channel_dim: int) -> Tensor | float
     if alpha.numel() == 1:
         return wide.reshape(())
     if alpha.ndim == 1 and x.ndim != 1:
-        channel_dim %= x.ndim
-        return wide.reshape([-1] + [1] * (x.ndim - channel_dim - 1))
+        return wide.reshape([alpha.shape[0]] + [1] * (x.ndim - channel_dim % x.ndim - 1))
     return wide
 
 
-def check(x: Tensor, alpha: Tensor | float, channel_dim: int) -> None:
+def leaky(where: Tensor, slope: Tensor | float, x: Tensor) -> Tensor:
+    """slope * x `where`, else x."""
+    # x is masked before it meets the slope: 0 * inf would put a NaN into the gradient of the slope.
+    return torch.where(where, slope * torch.where(where, x, 0), x)
+
+
+def check(x: Tensor, alpha: Tensor | float | None = None, channel_dim: int = 1) -> None:
     """Raises what the operators raise for arguments that fit no rule."""
-    if x.dtype not in DTYPES:
-        raise TypeError(f"x must be float64, float32, float16 or bfloat16, got {x.dtype}")
+    check_dtype(x, "x")
     if not isinstance(alpha, Tensor):
         return
-    if alpha.dtype not in DTYPES:
-        raise TypeError(f"alpha must be float64, float32, float16 or bfloat16, got {alpha.dtype}")
+    check_dtype(alpha, "alpha")
     one = alpha.numel() == 1
     if alpha.device != x.device and not (one and alpha.device.type == "cpu" and not alpha.requires_grad):
-        raise RuntimeError(f"x is on {x.device} but alpha is on {alpha.device}")
+        raise RuntimeError(f"leaky_ext: alpha is on {alpha.device}, but x is on {x.device}")
     if one:
         return
-    shapes = f"alpha of shape {list(alpha.shape)} does not fit x of shape {list(x.shape)}"
-    if alpha.ndim == x.ndim:
-        if any(a != 1 and a != n for a, n in zip(alpha.shape, x.shape)):
-            raise ValueError(f"{shapes}: it does not broadcast against x")
-    elif alpha.ndim == 1:
+    shape, slopes = list(x.shape), list(alpha.shape)
+    if alpha.ndim == 1 and x.ndim > 1:
         if not -x.ndim <= channel_dim < x.ndim:
-            raise IndexError(f"channel_dim {channel_dim} is out of range for x of shape {list(x.shape)}")
-        if alpha.shape[0] != x.shape[channel_dim]:
-            raise ValueError(f"{shapes}: channel_dim {channel_dim} has {x.shape[channel_dim]} channels")
-    else:
-        raise ValueError(f"{shapes}: it must have one element, one dimension, or as many dimensions as x")
+            raise IndexError(f"leaky_ext: channel_dim {channel_dim} is out of range for x of shape {shape}")
+        if slopes[0] != shape[channel_dim]:
+            raise ValueError(
+                f"leaky_ext: alpha of shape {slopes} needs {slopes[0]} channels, but x of shape {shape} has "
+                f"{shape[channel_dim]} in dimension {channel_dim}"
+            )
+    elif alpha.ndim != x.ndim or any(a != 1 and a != n for a, n in zip(slopes, shape)):
+        raise ValueError(
+            f"leaky_ext: alpha of shape {slopes} does not fit x of shape {shape}: it must have one element, one for "
+            "each channel, or broadcast in as many dimensions as x"
+        )
+
+
+def check_dtype(tensor: Tensor, name: str) -> None:
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"leaky_ext: {name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
+
+
+def check_straight_through(x_forward: Tensor, x_backward: Tensor) -> None:
+    """Raises for arguments that `straight_through` refuses."""
+    if not (x_forward.is_floating_point() and x_backward.is_floating_point()):
+        raise TypeError(f"leaky_ext: both tensors must be floating, got {x_forward.dtype} and {x_backward.dtype}")
+    if x_forward.device != x_backward.device:
+        raise RuntimeError(f"leaky_ext: x_forward is on {x_forward.device} but x_backward is on {x_backward.device}")
+    to, shape = x_forward.shape, x_backward.shape
+    if to != shape and (len(shape) > len(to) or any(b != 1 and b != f for f, b in zip(to[::-1], shape[::-1]))):
+        raise ValueError(
+            f"leaky_ext: x_backward of shape {list(shape)} does not broadcast to x_forward's shape {list(to)}"
+        )
 
 
 def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1, save: str = "input") -> Tensor:
     """x, or alpha * x where x is negative. See `leaky_ext.learnable_leaky_relu`; `save` changes nothing here."""
     slope = slopes(x, alpha, channel_dim)
-    wide = x.to(opmath(x.dtype))
-    where = negative(x)
-    # Masked before it meets alpha: 0 * inf would put a NaN into the gradient of alpha.
-    return torch.where(where, slope * torch.where(where, wide, 0), wide).to(x.dtype)
+    return leaky(negative(x), slope, x.to(opmath(x.dtype))).to(x.dtype)
 
 
 def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1) -> Tensor:
@@ -101,6 +122,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     x_backward + (x_forward - x_backward).detach() is NaN at infinities. Here new memory joins the graph of x_backward
     and is then overwritten behind autograd's back, which every compiler and transform follows.
     """
+    check_straight_through(x_forward, x_backward)
     y = torch.zeros_like(x_forward) + x_backward.to(x_forward.dtype)
     y.detach().copy_(x_forward.detach())
     return y

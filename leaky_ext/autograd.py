@@ -1,0 +1,139 @@
+"""autograd.Function for eager calls that need a gradient: each class keeps one thing for backward.
+
+They use `forward(ctx, ...)`, because a Function with `setup_context` spends 20 microseconds binding arguments, and take
+their arguments by position. Where backward is itself to be differentiated (`create_graph=True`) or batched, it goes
+through `transforms`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, is_grad_enabled
+from torch._C import _are_functorch_transforms_active as transforms_active
+from torch.autograd import Function
+
+from . import _C, reference, transforms
+
+
+def _save_alpha(ctx: Any, alpha: Tensor | float, *tensors: Tensor | None) -> None:
+    if isinstance(alpha, Tensor):
+        ctx.save_for_backward(*tensors, alpha)
+    else:
+        ctx.save_for_backward(*tensors, None)
+        ctx.alpha = alpha
+
+
+class KeepInput(Function):
+    """Keeps x and alpha."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Tensor | float, channel_dim: int, relu: bool) -> Tensor:
+        _save_alpha(ctx, alpha, x)
+        ctx.channel_dim = channel_dim
+        return _C.straight_through_relu(x) if relu else _C.learnable_leaky_relu(x, alpha, channel_dim)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, alpha = ctx.saved_tensors
+        if alpha is None:
+            alpha = ctx.alpha
+        need_x, need_alpha, _, _ = ctx.needs_input_grad
+        backward = transforms.backward if is_grad_enabled() or transforms_active() else _C.backward
+        grad_x, grad_alpha = backward(grad, x, alpha, ctx.channel_dim, need_x, need_alpha)
+        return grad_x, grad_alpha, None, None
+
+
+class KeepMask(Function):
+    """Keeps 1 bit an element: whether x is negative. For an alpha without gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, alpha: Tensor | float, channel_dim: int, relu: bool, inplace: bool = False
+    ) -> Tensor:
+        if inplace:
+            y = x
+            mask = _C.straight_through_relu_mask_(x) if relu else _C.learnable_leaky_relu_mask_(x, alpha, channel_dim)
+            ctx.mark_dirty(x)
+        elif relu:
+            y, mask = _C.straight_through_relu_mask(x)
+        else:
+            y, mask = _C.learnable_leaky_relu_mask(x, alpha, channel_dim)
+        _save_alpha(ctx, alpha, mask)
+        ctx.channel_dim = channel_dim
+        ctx.stride = y.stride()
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        mask, alpha = ctx.saved_tensors
+        if alpha is None:
+            alpha = ctx.alpha
+        if is_grad_enabled() or transforms_active():
+            # Any x with the same signs has the same gradient.
+            x = 1 - 2 * unpack(mask, grad, ctx.stride).to(grad.dtype)
+            grad_x = transforms.backward(grad, x, alpha, ctx.channel_dim, True, False)[0]
+        else:
+            grad_x = _C.backward_mask(grad, mask, alpha, ctx.channel_dim, ctx.stride)
+        return grad_x, None, None, None, None
+
+
+class KeepOutput(Function):
+    """Keeps y and a learned alpha, and a mask of negative x where the sign of y does not tell it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Tensor, channel_dim: int, inplace: bool) -> Tensor:
+        sign_tells = not alpha.is_cuda and _C.alpha_is_positive(alpha)
+        if not sign_tells and not alpha.is_cuda and not alpha.to(reference.opmath(x.dtype)).all():
+            raise ValueError(f"leaky_ext: x cannot be rebuilt from the output where alpha is 0: use save='input'; alpha is {alpha}")
+        y, mask = x, None
+        if sign_tells:
+            if inplace:
+                _C.learnable_leaky_relu_(x, alpha, channel_dim, True)
+            else:
+                y = _C.learnable_leaky_relu(x, alpha, channel_dim, True)
+        elif inplace:
+            mask = _C.learnable_leaky_relu_mask_(x, alpha, channel_dim)
+        else:
+            y, mask = _C.learnable_leaky_relu_mask(x, alpha, channel_dim)
+        if inplace:
+            ctx.mark_dirty(x)
+        ctx.save_for_backward(y, mask, alpha)
+        ctx.channel_dim = channel_dim
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        y, mask, alpha = ctx.saved_tensors
+        need_x, need_alpha, _, _ = ctx.needs_input_grad
+        if is_grad_enabled() or transforms_active():
+            negative = y.signbit() | y.isnan() if mask is None else unpack(mask, y, y.stride())
+            # y is in the graph of x and alpha, and so is x once it is rebuilt.
+            slope = reference.slopes(y, alpha, ctx.channel_dim)
+            x = y.to(reference.opmath(y.dtype)) / torch.where(negative, slope, 1)
+            grad_x, grad_alpha = transforms.gradients(grad, x, alpha, slope, negative)
+            return grad_x if need_x else None, grad_alpha if need_alpha else None, None, None
+        grad_x, grad_alpha = _C.backward_output(grad, y, mask, alpha, ctx.channel_dim, need_x, need_alpha)
+        return grad_x, grad_alpha, None, None
+
+
+class PassGradient(Function):
+    """The first argument, with the gradient of the second. Keeps nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, x_forward: Tensor, x_backward: Tensor) -> Tensor:
+        ctx.like = x_backward.shape, x_backward.dtype
+        return x_forward
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        shape, dtype = ctx.like
+        return None, grad.to(dtype).sum_to_size(shape)
+
+
+def unpack(mask: Tensor, like: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The bits of `mask` as booleans of the shape of `like`; they are in the memory order that `stride` says."""
+    bits = mask.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8, device=mask.device)) & 1
+    order = torch.empty_strided(like.shape, stride, dtype=torch.bool, device="meta")
+    return bits.flatten()[: like.numel()].bool().as_strided(like.shape, torch.empty_like(order).stride())
