@@ -113,7 +113,7 @@ class AlphaMonitor:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10, 6), layout="constrained")
-        panels = figure.subplots(2, 2, sharex=True).flat
+        panels = list(figure.subplots(2, 2, sharex=True).flat)
         titles = ("slope", "2-norm of the slope's gradient", "share of negative inputs", "share of dead units")
         rows = self.rows()
         for name in self._modules:
@@ -126,7 +126,7 @@ class AlphaMonitor:
                     panel.fill_between(steps, *band, color=line.get_color(), alpha=0.2, linewidth=0)
         for panel, title in zip(panels, titles, strict=True):
             panel.set_title(title)
-        for panel in list(panels)[2:]:
+        for panel in panels[2:]:
             panel.set_xlabel("step")
         if 0 < len(self._modules) <= 12:
             panels[0].legend(fontsize="small")
@@ -146,7 +146,7 @@ class AlphaMonitor:
         negative = ~(x >= 0)
         channel_dim = getattr(module, "channel_dim", 1)
         if -x.ndim <= channel_dim < x.ndim:
-            all_negative = negative.movedim(channel_dim, 0).flatten(1).all(1)
+            all_negative = negative.movedim(channel_dim, 0).reshape(x.shape[channel_dim], -1).all(1)
         else:
             all_negative = negative.all()
         shares = [negative.sum() / x.numel(), all_negative.sum() / all_negative.numel()]
