@@ -40,9 +40,9 @@ struct ForwardArgs {
   Shape shape;
   const void* x = nullptr;
   Walk x_walk;
-  void* y = nullptr;  // may be x
-  Walk y_walk;        // dense, except where y is x
-  Alpha alpha;        // not read by ReLU
+  void* y = nullptr;           // may be x
+  Walk y_walk;                 // dense, except where y is x
+  Alpha alpha;                 // not read by ReLU
   uint8_t* mask = nullptr;     // where wanted: bit i % 8 of byte i / 8 is negative(x[i]); (numel + 7) / 8 bytes
   bool positive_zero = false;  // leaky_relu_signed instead of leaky_relu
 };
