@@ -17,7 +17,9 @@ class Net(nn.Module):
         super().__init__()
         self.shared = nn.PReLU(8, init=0.1)
         self.first = nn.Sequential(nn.Conv2d(3, 8, 3), self.shared, nn.Conv2d(8, 8, 3), self.shared)
-        self.second = nn.ModuleList([nn.Conv2d(8, 8, 3), nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(8, 4, 1), nn.PReLU()])
+        self.second = nn.ModuleList(
+            [nn.Conv2d(8, 8, 3), nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(8, 4, 1), nn.PReLU()]
+        )
         self.relu = nn.ReLU(inplace=True)
         self.head = nn.Linear(4, 2)
 

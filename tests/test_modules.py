@@ -82,7 +82,10 @@ def test_init_and_reset_parameters():
     drawn = LearnableLeakyReLU(100, init=functools.partial(nn.init.uniform_, a=0.1, b=0.2)).alpha
     assert 0.1 <= drawn.min() < drawn.max() <= 0.2
     # A callable that does not turn gradients off itself.
-    assert LearnableLeakyReLU(2, init=lambda tensor: tensor.copy_(torch.tensor([1.0, 2.0]))).alpha.tolist() == [1.0, 2.0]
+    assert LearnableLeakyReLU(2, init=lambda tensor: tensor.copy_(torch.tensor([1.0, 2.0]))).alpha.tolist() == [
+        1.0,
+        2.0,
+    ]
     straight = StraightThroughReLU(0.5, learnable=True)
     nn.init.zeros_(straight.alpha)
     straight.reset_parameters()
@@ -127,7 +130,9 @@ def test_repr():
         "num_parameters=3, init=zeros_, channel_dim=-1, save='output', inplace=True, alpha_bounds=(0.0, 1.0)"
     )
     assert repr(StraightThroughReLU(0.1)) == "StraightThroughReLU(alpha=0.1)"
-    assert StraightThroughReLU(0.1, True, 3).extra_repr() == "alpha=0.1, learnable=True, num_parameters=3, channel_dim=1"
+    assert (
+        StraightThroughReLU(0.1, True, 3).extra_repr() == "alpha=0.1, learnable=True, num_parameters=3, channel_dim=1"
+    )
 
 
 @pytest.mark.parametrize(
