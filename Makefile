@@ -8,13 +8,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell echo '$(TORCH)' | tr -c 'A-Za-z0-9.\n' '_')
 BUILT := $(VENV)/.built
 CPP := $(shell find csrc tests examples -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
-.PHONY: help bench test test-slow dev lint format cuda-compile cpp matrix sanitize fuzz coverage gpu-check requirements sbom clean
+.PHONY: help bench test test-slow dev lint format cuda-compile cpp aarch64 matrix sanitize fuzz coverage gpu-check requirements sbom clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 bench: $(BUILT)  ## quick benchmark beside plain PyTorch
-	$(BIN)/python -m benchmarks --quick
+	$(BIN)/python -m benchmarks run --quick
 
 test: $(BUILT)  ## the tests, but for the slow ones
 	$(BIN)/python -m pytest -m "not slow"
@@ -38,8 +38,13 @@ format: $(INSTALLED)  ## let ruff and clang-format rewrite the sources
 cuda-compile: $(INSTALLED)  ## every CUDA source, for each architecture, warnings as errors; needs nvcc, but no GPU
 	PYTHON=$(BIN)/python scripts/cuda_compile.sh
 
-cpp: $(INSTALLED)  ## CMake: the C++ library, its kernel tests without Python, the installed package
+cpp: $(INSTALLED)  ## CMake: the C++ library, its tests (the kernels' need no Python), the installed package
 	PATH="$(abspath $(BIN)):$$PATH" scripts/cpp.sh build/cpp
+
+aarch64:  ## the kernels for 64-bit ARM, their tests under QEMU
+	cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64.cmake -DLEAKY_EXT_TORCH=OFF
+	cmake --build build/aarch64 -j 2
+	ctest --test-dir build/aarch64 --output-on-failure
 
 matrix: $(INSTALLED)  ## builds and tests against each torch, and prints the table
 	$(BIN)/python scripts/matrix.py
