@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 
-def main() -> int:
+def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The benchmark suite of leaky_ext.")
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -30,8 +30,11 @@ def main() -> int:
     compare = commands.add_parser("compare", help="what got slower, and what faster, beyond the spread")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
-    arguments = parser.parse_args()
+    return parser.parse_args(words)
 
+
+def main() -> int:
+    arguments = parse()
     if arguments.command == "run":
         return run_command(arguments)
     if arguments.command == "report":

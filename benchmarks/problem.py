@@ -82,10 +82,11 @@ class OperatorProblem:
             return Bound(implementation, function, slopes.item())
         alpha = slopes.to(self.x.dtype).to(self.x.device)
         keywords = {}
-        if implementation.alpha == "[]":
+        if needs_channel_dim(implementation):
+            if self.case.layout != "flat":
+                keywords["channel_dim"] = self.case.channel_dim
+        elif implementation.alpha == "[]" or alpha.numel() > 1:
             alpha = alpha.view(self.broadcast_shape(alpha.numel()))
-        elif needs_channel_dim(implementation) and self.case.layout != "flat":
-            keywords["channel_dim"] = self.case.channel_dim
         return Bound(implementation, function, alpha.requires_grad_(), keywords)
 
     def broadcast_shape(self, channels: int) -> tuple[int, ...]:
