@@ -73,6 +73,8 @@ class KeepMask(Function):
         if is_grad_enabled() or transforms_active():
             # Any x with the same signs has the same gradient.
             x = 1 - 2 * unpack(mask, grad, ctx.stride).to(grad.dtype)
+            if not transforms_active():
+                x.requires_grad_()  # grad_x joins a graph even where grad is a constant; its derivative by x is 0
             grad_x = transforms.backward(grad, x, alpha, ctx.channel_dim, True, False)[0]
         else:
             grad_x = _C.backward_mask(grad, mask, alpha, ctx.channel_dim, ctx.stride)
@@ -86,8 +88,11 @@ class KeepOutput(Function):
     def forward(ctx: Any, x: Tensor, alpha: Tensor, channel_dim: int, inplace: bool) -> Tensor:
         sign_tells = not alpha.is_cuda and _C.alpha_is_positive(alpha)
         if not sign_tells and not alpha.is_cuda and not alpha.to(reference.opmath(x.dtype)).all():
-            raise ValueError(f"leaky_ext: x cannot be rebuilt from the output where alpha is 0: use save='input'; alpha is {alpha}")
-        y, mask = x, None
+            raise ValueError(
+                f"leaky_ext: x cannot be rebuilt from the output where alpha is 0: use save='input'; alpha is {alpha}"
+            )
+        y = x
+        mask = None
         if sign_tells:
             if inplace:
                 _C.learnable_leaky_relu_(x, alpha, channel_dim, True)
@@ -112,10 +117,10 @@ class KeepOutput(Function):
             # y is in the graph of x and alpha, and so is x once it is rebuilt.
             slope = reference.slopes(y, alpha, ctx.channel_dim)
             x = y.to(reference.opmath(y.dtype)) / torch.where(negative, slope, 1)
-            grad_x, grad_alpha = transforms.gradients(grad, x, alpha, slope, negative)
-            return grad_x if need_x else None, grad_alpha if need_alpha else None, None, None
-        grad_x, grad_alpha = _C.backward_output(grad, y, mask, alpha, ctx.channel_dim, need_x, need_alpha)
-        return grad_x, grad_alpha, None, None
+            grads = transforms.gradients(grad, x, alpha, slope, negative)
+        else:
+            grads = _C.backward_output(grad, y, mask, alpha, ctx.channel_dim, need_x, need_alpha)
+        return *grads, None, None
 
 
 class PassGradient(Function):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import _build, _C
+from . import _C, _build
 
 
 def show_config() -> str:

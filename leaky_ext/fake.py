@@ -5,12 +5,13 @@ They accept what the operators accept, and raise what they raise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.library import register_fake
 
+from . import _C  # noqa: F401  (loading it defines the operators)
 from .reference import check
 
 Alpha = Tensor | float | None
@@ -31,7 +32,7 @@ def _output_and_mask(x: Tensor, alpha: Alpha = None, channel_dim: int = 1) -> tu
 
 def _in_place(x: Tensor, alpha: Alpha = None, channel_dim: int = 1, *, positive_zero: bool = False) -> None:
     check(x, alpha, channel_dim)
-    if any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride())):
+    if any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride(), strict=True)):
         raise RuntimeError(f"leaky_ext: elements of x of shape {list(x.shape)}, strides {x.stride()}, share memory")
 
 
@@ -102,7 +103,7 @@ def _backward_output(
     return _gradients(y, alpha, channel_dim, output_mask)
 
 
-_FAKES = {
+_FAKES: dict[Callable, tuple[str, ...]] = {
     _output: ("learnable_leaky_relu", "learnable_leaky_relu.Scalar", "straight_through_relu"),
     _output_and_mask: (
         "learnable_leaky_relu_mask",

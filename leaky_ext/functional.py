@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from torch import Tensor, is_grad_enabled
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C import _is_tracing as is_tracing
@@ -111,7 +113,7 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
     if type(x) not in _PLAIN and _overridden(x):
         return handle_torch_function(learnable_leaky_relu_, (x,), x, alpha, channel_dim=channel_dim)
     if transforms_active() or forward_ad._current_level >= 0:
-        return x.copy_(transforms.activation(x, alpha, channel_dim, False))
+        return x.copy_(transforms.activation(x.clone(), alpha, channel_dim, False))
     if is_grad_enabled():
         if isinstance(alpha, Tensor) and alpha.requires_grad:
             _check_inplace(x)
@@ -183,7 +185,7 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
     if type(x) not in _PLAIN and _overridden(x):
         return handle_torch_function(straight_through_relu_, (x,), x, alpha, channel_dim=channel_dim)
     if transforms_active() or forward_ad._current_level >= 0:
-        return x.copy_(transforms.activation(x, alpha, channel_dim, True))
+        return x.copy_(transforms.activation(x.clone(), alpha, channel_dim, True))
     if isinstance(alpha, Tensor):
         _C.check_alpha(x, alpha, channel_dim)
     if is_grad_enabled() and x.requires_grad:
@@ -222,6 +224,8 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
 def _overridden(x: Tensor) -> bool:
     if not isinstance(x, Tensor):
         raise TypeError(f"leaky_ext: x must be a Tensor, got {type(x).__name__}")
+    if "torch.distributed.tensor" in sys.modules:
+        from . import distributed  # noqa: F401 - tells DTensor how the operators are sharded
     return has_torch_function((x,))
 
 
@@ -233,19 +237,24 @@ def _holds_data(x: Tensor) -> bool:
 def _check_inplace(x: Tensor) -> None:
     """Raises what autograd raises for an in-place operation, but before anything is written."""
     if not _holds_data(x):
-        raise RuntimeError(f"leaky_ext: in place with a gradient is not for {type(x).__name__}: use the function without _")
+        raise RuntimeError(
+            f"leaky_ext: in place with a gradient is not for {type(x).__name__}: use the function without _"
+        )
     if not x.requires_grad:
         return
     if x.is_leaf:
-        raise RuntimeError("leaky_ext: a leaf that requires grad is used in an in-place operation: use the function without _")
+        raise RuntimeError(
+            "leaky_ext: a leaf that requires grad is used in an in-place operation: use the function without _"
+        )
     if x._is_view():
         base = x._base
         if base is not None and base.is_leaf and base.requires_grad:
             raise RuntimeError(
-                "leaky_ext: a view of a leaf that requires grad is used in an in-place operation: use the function without _"
+                "leaky_ext: a view of a leaf that requires grad is used in an in-place operation: "
+                "use the function without _"
             )
         if _get_creation_meta(x) != CreationMeta.DEFAULT:
             raise RuntimeError(
-                "leaky_ext: a view that autograd lets no one modify (one of several outputs, or made by a custom Function or "
-                "without grad mode) is used in an in-place operation: use the function without _"
+                "leaky_ext: a view that autograd lets no one modify (one of several outputs, or made by a custom "
+                "Function or without grad mode) is used in an in-place operation: use the function without _"
             )

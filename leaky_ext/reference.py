@@ -7,6 +7,8 @@ they compute each element in float32 (float64 for float64) and round once. Any d
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,10 @@ def opmath(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+@overload
+def slopes(x: Tensor, alpha: Tensor, channel_dim: int) -> Tensor: ...
+@overload
+def slopes(x: Tensor, alpha: Tensor | float, channel_dim: int) -> Tensor | float: ...
 def slopes(x: Tensor, alpha: Tensor | float, channel_dim: int) -> Tensor | float:
     """`alpha` as something that broadcasts against `x`, in the dtype of the computation; checks the arguments."""
     check(x, alpha, channel_dim)
@@ -70,7 +76,7 @@ def check(x: Tensor, alpha: Tensor | float | None = None, channel_dim: int = 1) 
                 f"leaky_ext: alpha of shape {slopes} needs {slopes[0]} channels, but x of shape {shape} has "
                 f"{shape[channel_dim]} in dimension {channel_dim}"
             )
-    elif alpha.ndim != x.ndim or any(a != 1 and a != n for a, n in zip(slopes, shape)):
+    elif alpha.ndim != x.ndim or any(a != 1 and a != n for a, n in zip(slopes, shape, strict=True)):
         raise ValueError(
             f"leaky_ext: alpha of shape {slopes} does not fit x of shape {shape}: it must have one element, one for "
             "each channel, or broadcast in as many dimensions as x"
@@ -89,7 +95,8 @@ def check_straight_through(x_forward: Tensor, x_backward: Tensor) -> None:
     if x_forward.device != x_backward.device:
         raise RuntimeError(f"leaky_ext: x_forward is on {x_forward.device} but x_backward is on {x_backward.device}")
     to, shape = x_forward.shape, x_backward.shape
-    if to != shape and (len(shape) > len(to) or any(b != 1 and b != f for f, b in zip(to[::-1], shape[::-1]))):
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    if shape != to and (len(shape) > len(to) or any(b != 1 and b != f for b, f in pairs)):
         raise ValueError(
             f"leaky_ext: x_backward of shape {list(shape)} does not broadcast to x_forward's shape {list(to)}"
         )

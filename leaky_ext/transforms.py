@@ -116,19 +116,27 @@ class _Backward(Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple, grad: Tensor, x: Tensor, alpha: Alpha, channel_dim: int, need_x: bool, need_alpha: bool
+        info: Any,
+        in_dims: tuple,
+        grad: Tensor,
+        x: Tensor,
+        alpha: Alpha,
+        channel_dim: int,
+        need_x: bool,
+        need_alpha: bool,
     ) -> tuple[tuple[Tensor | None, Tensor | None], tuple[int | None, int | None]]:
         grad_dim, x_dim, alpha_dim = in_dims[:3]
         grad = _batch_first(grad, grad_dim, info.batch_size)
         x = _batch_first(x, x_dim, info.batch_size)
-        if need_alpha and alpha_dim is None:  # every example has its own grad_alpha, so it needs its own alpha
-            alpha, alpha_dim = alpha.expand(info.batch_size, *alpha.shape), 0
-        shape = alpha.movedim(alpha_dim, 0).shape if need_alpha else None
+        if need_alpha:  # every example has its own grad_alpha, so it needs its own alpha
+            assert isinstance(alpha, Tensor)
+            alpha, alpha_dim = _batch_first(alpha, alpha_dim, info.batch_size), 0
+            shape = alpha.shape
         alpha, channel_dim = _batch_alpha(alpha, alpha_dim, x.ndim - 1, channel_dim)
         grad_x, grad_alpha = backward(grad, x, alpha, channel_dim, need_x, need_alpha)
-        if need_alpha:
+        if grad_alpha is not None:
             grad_alpha = grad_alpha.reshape(shape)
-        return (grad_x, grad_alpha), (0 if need_x else None, 0 if need_alpha else None)
+        return (grad_x, grad_alpha), (None if grad_x is None else 0, None if grad_alpha is None else 0)
 
 
 def _save(ctx: Any, alpha: Alpha, *tensors: Tensor) -> None:
