@@ -164,8 +164,7 @@ PYBIND11_MODULE(_C, m) {
   def("straight_through_relu_mask_", straight_through_relu_mask_, arg("x"));
   def("backward", backward, arg("grad"), arg("x"), arg("alpha"), dim, need_x, need_alpha);
   def("backward_mask", backward_mask, arg("grad"), arg("mask"), arg("alpha"), arg("channel_dim"), arg("stride"));
-  def("backward_output", backward_output, arg("grad"), arg("y"), arg("mask"), arg("alpha"), arg("channel_dim"), need_x,
-      need_alpha);
+  def("backward_output", backward_output, arg("grad"), arg("y"), arg("mask"), arg("alpha"), dim, need_x, need_alpha);
   def("check_alpha", check_alpha, arg("x"), arg("alpha"), dim);
   def("alpha_is_positive", alpha_is_positive, arg("alpha"));
   def("build_info", build_info);

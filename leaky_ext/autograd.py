@@ -86,6 +86,7 @@ class KeepOutput(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor, channel_dim: int, inplace: bool) -> Tensor:
+        _C.check_alpha(x, alpha, channel_dim)
         sign_tells = not alpha.is_cuda and _C.alpha_is_positive(alpha)
         if not sign_tells and not alpha.is_cuda and not alpha.to(reference.opmath(x.dtype)).all():
             raise ValueError(

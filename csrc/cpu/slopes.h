@@ -37,7 +37,7 @@ template <typename S>  // float or double
 class Slopes {
  public:
   Slopes(const Alpha& alpha, const Shape& shape) : alpha_(alpha), shape_(shape) {
-    if (uniform() || row() > kChunk) return;
+    if (uniform() || row() == 0 || row() > kChunk) return;
     table_.resize(size_t(row() + kChunk));
     fill(0, row() + kChunk, table_.data());
   }
