@@ -1,0 +1,119 @@
+// Element types, the arithmetic type of each, and operands that are read and written in packs.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "../kernels.h"
+#include "index.cuh"
+
+namespace leaky_ext::cuda {
+
+using Half = __half;
+using BFloat16 = __nv_bfloat16;
+
+__device__ __forceinline__ double widen(double v) { return v; }
+__device__ __forceinline__ float widen(float v) { return v; }
+__device__ __forceinline__ float widen(Half v) { return __half2float(v); }
+__device__ __forceinline__ float widen(BFloat16 v) { return __bfloat162float(v); }
+
+// What an element of type T is computed in.
+template <typename T>
+using Wide = decltype(widen(T()));
+
+// Rounds to T, once.
+template <typename T>
+__device__ __forceinline__ T narrow(double v) {
+  return T(v);
+}
+template <>
+__device__ __forceinline__ Half narrow<Half>(double v) {
+  return __double2half(v);
+}
+template <>
+__device__ __forceinline__ BFloat16 narrow<BFloat16>(double v) {
+  return __double2bfloat16(v);
+}
+template <typename T>
+__device__ __forceinline__ T narrow(float v) {
+  return T(v);
+}
+template <>
+__device__ __forceinline__ Half narrow<Half>(float v) {
+  return __float2half_rn(v);
+}
+template <>
+__device__ __forceinline__ BFloat16 narrow<BFloat16>(float v) {
+  return __float2bfloat16_rn(v);
+}
+
+// `count` is how many elements of a pack there are: less than its width at the end of a tensor, and zero or less past
+// it. What is not there is read as 0.
+template <typename T, int Width>
+struct alignas(sizeof(T) * Width) Pack {
+  T v[Width];
+};
+
+// An operand whose elements lie as the output's do, from an aligned address on: 16 bytes at once.
+template <typename T_, typename Index_>
+struct Dense {
+  using T = T_;
+  using Index = Index_;
+  static constexpr int kWidth = 16 / sizeof(T);
+
+  T* data;
+
+  Dense(const void* pointer, const Walk&) : data(static_cast<T*>(const_cast<void*>(pointer))) {}
+
+  __device__ __forceinline__ Pack<T, kWidth> load(Index i, int count) const {
+    if (count >= kWidth) return *reinterpret_cast<const Pack<T, kWidth>*>(data + i);
+    Pack<T, kWidth> pack;
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) pack.v[j] = j < count ? data[i + j] : narrow<T>(0.0f);
+    return pack;
+  }
+
+  __device__ __forceinline__ void store(Index i, int count, const Pack<T, kWidth>& pack) const {
+    if (count >= kWidth) {
+      *reinterpret_cast<Pack<T, kWidth>*>(data + i) = pack;
+    } else {
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) {
+        if (j < count) data[i + j] = pack.v[j];
+      }
+    }
+  }
+};
+
+// Any operand, one element at a time: neighbouring threads take neighbouring elements, so unaligned data is still read
+// in whole sectors.
+template <typename T_, typename Index_>
+struct Strided {
+  using T = T_;
+  using Index = Index_;
+  static constexpr int kWidth = 1;
+
+  T* data;
+  Strides<Index> strides;
+
+  Strided(const void* pointer, const Walk& walk) : data(static_cast<T*>(const_cast<void*>(pointer))), strides(walk) {}
+
+  __device__ __forceinline__ Pack<T, 1> load(Index i, int count) const {
+    return {{count > 0 ? data[strides.offset(i)] : narrow<T>(0.0f)}};
+  }
+
+  __device__ __forceinline__ void store(Index i, int count, const Pack<T, 1>& pack) const {
+    if (count > 0) data[strides.offset(i)] = pack.v[0];
+  }
+};
+
+// How many elements of the pack at i there are.
+template <typename Operand>
+__device__ __forceinline__ int elements_at(typename Operand::Index i, typename Operand::Index end) {
+  return i >= end ? 0 : end - i < Operand::kWidth ? int(end - i) : Operand::kWidth;
+}
+
+}  // namespace leaky_ext::cuda
