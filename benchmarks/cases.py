@@ -60,7 +60,7 @@ class Case:
         where = f"{self.block} " if self.block else ""
         return (
             f"{where}{self.operator} {self.direction} {self.dtype} {self.layout} {size_name(self.numel)}"
-            f" {self.threads} threads {self.memory}"
+            f" {threads_name(self.threads)} {self.memory}"
         )
 
     def key(self) -> dict[str, Any]:
@@ -68,6 +68,10 @@ class Case:
         fields = asdict(self)
         del fields["implementations"]
         return fields
+
+
+def threads_name(threads: int) -> str:
+    return f"{threads} thread{'s' * (threads > 1)}"
 
 
 def size_name(numel: int) -> str:
@@ -79,22 +83,25 @@ def size_name(numel: int) -> str:
     return str(numel)
 
 
+# Measured at one size only.
+VARIANTS = {LEARNABLE: ("leaky_ext, save=output", "where, alpha [1]"), FIXED: (), STRAIGHT_THROUGH: ()}
+
+
 def eager(operator: str) -> tuple[str, ...]:
-    leave_out = ("leaky_ext, one slope", "leaky_ext, save=output")
+    leave_out = ("leaky_ext, one slope", *VARIANTS[operator])
     return tuple(n for n, i in IMPLEMENTATIONS[operator].items() if not i.compiled and n not in leave_out)
 
 
 def compiled(operator: str) -> tuple[str, ...]:
-    return tuple(f"{name}, compiled" for name in eager(operator) if name != "where, alpha [1]")
+    return tuple(f"{name}, compiled" for name in eager(operator))
 
 
-# Compiled in every size; the others at one size.
+# Compiled in more than one size; the others at one.
 COMPILED = {
     LEARNABLE: ("leaky_ext, compiled", "where, compiled"),
     FIXED: ("leaky_ext, compiled",),
     STRAIGHT_THROUGH: ("leaky_ext, compiled", "F.relu, compiled"),
 }
-SAVE_OUTPUT = ("leaky_ext, save=output",)
 LAYOUT = ("leaky_ext", "leaky_ext, one slope", "where", "F.prelu", "F.leaky_relu")
 BLOCK = {
     LEARNABLE: ("leaky_ext", "where", "F.prelu", "F.leaky_relu"),
@@ -122,10 +129,10 @@ def cpu_full(threads: int) -> Iterator[Case]:
         names = eager(operator)
         for count in thread_counts:
             for numel in (100, 1_000, K10, 100_000, M1, M16):
-                extra = COMPILED[operator] if numel in (100, K10, M1, M16) else ()
-                if numel == M1:
-                    extra = compiled(operator) if count == threads else extra
-                    extra += SAVE_OUTPUT if operator == LEARNABLE else ()
+                sizes = (100, K10, M1, M16) if count == threads else (M1, M16)
+                extra = COMPILED[operator] if numel in sizes else ()
+                if numel == M1 and count == threads:
+                    extra = VARIANTS[operator] + compiled(operator)
                 yield Case(operator, "both", "float32", "flat", numel, count, "default", "cpu", names + extra)
         for numel in (100, K10, M1, M16):
             yield Case(operator, "forward", "float32", "flat", numel, threads, "default", "cpu", names)
@@ -137,7 +144,7 @@ def cpu_full(threads: int) -> Iterator[Case]:
         for dtype in ("bfloat16", "float16", "float64"):
             for numel in (100, K10, M1, M16) if dtype != "float64" else (M1,):
                 yield Case(operator, "both", dtype, "flat", numel, threads, "default", "cpu", eager(operator))
-        few = ("leaky_ext", "where", "F.prelu", "F.leaky_relu", "F.relu")
+        few = ("leaky_ext", "F.prelu", "F.leaky_relu", "F.relu")
         names = tuple(n for n in few if n in IMPLEMENTATIONS[operator])
         yield Case(operator, "both", "float32", "flat", 100_000_000, threads, "default", "cpu", names)
     for layout in (*PER_CHANNEL, "sliced"):
@@ -162,7 +169,7 @@ def cuda_full(threads: int) -> Iterator[Case]:
         for numel in (128, 1_024, K10, 100_000, M1, M16, 1 << 26, 1 << 27):
             extra = COMPILED[operator] if numel in (1_024, M1, 1 << 26) else ()
             if numel == M1:
-                extra = compiled(operator) + (SAVE_OUTPUT if operator == LEARNABLE else ())
+                extra = VARIANTS[operator] + compiled(operator)
             yield case(operator, "both", "float32", "flat", numel, eager(operator) + extra)
         for dtype in ("float32", "bfloat16", "float16"):
             for numel in (M16, 1 << 26):
@@ -191,7 +198,9 @@ def block_case(name: str, operator: str, threads: int, device: str, compiled: bo
 def block_cases(threads: int, device: str) -> Iterator[Case]:
     for name in BLOCKS:
         for operator in BLOCK:
-            yield block_case(name, operator, threads, device, compiled=True)
+            # Compiling a convolution block takes ten seconds each: one operator where people use it most.
+            usual = {"residual": (STRAIGHT_THROUGH,), "unet": (LEARNABLE,)}.get(name, tuple(BLOCK))
+            yield block_case(name, operator, threads, device, compiled=operator in usual)
 
 
 SUITES = {

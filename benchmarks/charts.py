@@ -12,7 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from .cases import M1
+from .cases import M1, eager
 from .implementations import IMPLEMENTATIONS, LEARNABLE, STRAIGHT_THROUGH
 from .view import TITLES, default_memory, row_of, rows_of
 
@@ -129,19 +129,16 @@ def time_chart(result: Result) -> Chart:
 
 def memory_chart(result: Result) -> Chart:
     """Bytes an element that are kept for backward, float32."""
-    data: dict[str, dict[str, float]] = {}
+    data: dict[str, dict[str, tuple[float, float]]] = {}
     for operator in IMPLEMENTATIONS:
         row = row_of(
             result, operator=operator, direction="both", numel=M1, dtype="float32", layout="flat",
             memory=default_memory(result), threads=result["threads"],
         )  # fmt: skip
         entries = row["results"] if row else []
-        kept = {
-            e["implementation"]: e["kept"] / M1
-            for e in entries
-            if "kept" in e and "compiled" not in e["implementation"]
-        }
-        data[operator] = {name: value for name, value in kept.items() if name != "where, alpha [1]"}
+        shown = (*eager(operator), "leaky_ext, save=output")
+        bars = {e["implementation"]: (e["kept_beyond"] / M1, e["kept"] / M1) for e in entries if "kept" in e}
+        data[operator] = {name: bars[name] for name in shown if name in bars}
 
     def draw(figure: Any) -> None:
         counts = [max(1, len(bars)) for bars in data.values()]
@@ -149,11 +146,14 @@ def memory_chart(result: Result) -> Chart:
         for axes, (operator, bars) in zip(grid, data.items(), strict=True):
             names = list(bars)[::-1]
             colours = [OURS if name.startswith("leaky_ext") else OTHERS[0] for name in names]
-            drawn = axes.barh(names, [bars[name] for name in names], color=colours, height=0.7)
-            axes.bar_label(drawn, [f"{bars[name]:.3g}" for name in names], padding=4, color=INK, fontsize=9)
+            beyond, kept = ([bars[name][i] for name in names] for i in (0, 1))
+            axes.barh(names, beyond, color=colours, height=0.7)
+            rest = [k - b for k, b in zip(kept, beyond, strict=True)]
+            drawn = axes.barh(names, rest, left=beyond, color=colours, height=0.7, alpha=0.45)
+            axes.bar_label(drawn, [f"{k:.3g}" for k in kept], padding=4, color=INK, fontsize=9)
             axes.set_title(TITLES[operator], loc="left", fontsize=10)
             axes.grid(visible=False, axis="y")
-        grid[-1].set_xlabel("bytes an element kept for backward, float32")
+        grid[-1].set_xlabel("bytes an element kept for backward, float32 (pale: input or output itself)")
 
     return Chart(draw, data, (7.5, 5.2))
 

@@ -148,7 +148,7 @@ def buffer_count(device: str, bytes_each: int) -> int:
     if device != "cuda":
         return 1
     cache = torch.cuda.get_device_properties(0).L2_cache_size
-    return max(1, min(64, -(-4 * cache // bytes_each)))
+    return max(1, min(256, -(-4 * cache // bytes_each)))
 
 
 def rotate(calls: list[Call]) -> Call:

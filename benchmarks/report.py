@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import charts, tables, view
-from .cases import M1
+from .cases import M1, threads_name
 from .environment import ROOT
 from .implementations import FIXED, LEARNABLE, STRAIGHT_THROUGH
 from .schema import RESULTS, load
@@ -47,13 +47,13 @@ def device_page(result: Result) -> str:
         for count in threads:
             ratios = tables.against(result, dtype, count)
             if not ratios.startswith("No rows"):
-                parts += [f"## Forward + backward, {dtype}, {count} thread{'s' * (count > 1)}: ratios", ratios]
+                parts += [f"## Forward + backward, {dtype}, {threads_name(count)}: ratios", ratios]
     for operator, title in view.TITLES.items():
         for count in threads:
             times = tables.by_size(result, operator, count)
             if not times.startswith("No rows"):
                 parts += [
-                    f"## {title[0].upper()}{title[1:]}: forward + backward, {count} thread{'s' * (count > 1)}",
+                    f"## {title[0].upper()}{title[1:]}: forward + backward, {threads_name(count)}",
                     times,
                 ]
     for memory in ("default", "fresh", "mapped", "cached"):

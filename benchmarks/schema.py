@@ -57,6 +57,7 @@ _ROW = {
         "memory": {"enum": ["default", "fresh", "mapped", "cached"]},
         "device": {"enum": ["cpu", "cuda"]},
         "block": {"type": "string"},
+        "seconds": {"type": "number", "description": "how long the row took, with checks and compilation"},
         "bytes_to_move": {"type": ["number", "null"]},
         "results": {"type": "array", "items": _RESULT},
     },

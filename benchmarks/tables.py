@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .blocks import BLOCKS
-from .cases import K10, M1, M16, size_name
+from .cases import K10, M1, M16, size_name, threads_name
 from .implementations import FIXED, IMPLEMENTATIONS, LEARNABLE, STRAIGHT_THROUGH
 from .view import (
     DIRECTIONS,
@@ -96,7 +96,7 @@ def against(result: Result, dtype: str, threads: int, **key: Any) -> str:
         "threads": threads,
     } | key
     sizes = sorted({row["numel"] for row in rows_of(result, **key)})
-    sizes = [n for n in sizes if n in (100, 1_024, K10, M1, M16)] or sizes
+    sizes = [n for n in sizes if n in (100, 1_024, K10, M1, M16, 1 << 26)] or sizes
 
     def cells(operator: str, name: str) -> list[str]:
         values = [ratio(row_of(result, operator=operator, numel=n, **key), name) for n in sizes]
@@ -108,9 +108,10 @@ def against(result: Result, dtype: str, threads: int, **key: Any) -> str:
 
 def shares(result: Result, memory: str) -> str:
     """How near the memory's limit: bytes that have to move over time, as a share of copy_'s in the same row."""
-    rows = [r for r in rows_of(result, memory=memory, layout="flat") if measured(r, "copy_") and r["bytes_to_move"]]
+    rows = [r for r in rows_of(result, memory=memory) if measured(r, "copy_") and r["bytes_to_move"]]
     order = list(IMPLEMENTATIONS)
-    rows.sort(key=lambda r: (order.index(r["operator"]), r["direction"], r["dtype"], r["threads"], r["numel"]))
+    keys = ("direction", "dtype", "threads", "numel")
+    rows.sort(key=lambda r: (order.index(r["operator"]), r["layout"] != "flat", *(r[key] for key in keys)))
 
     def line(row: Row) -> list[str]:
         copy = measured(row, "copy_")
@@ -125,10 +126,7 @@ def shares(result: Result, memory: str) -> str:
         mine = measured(row, OURS)
         add = measured(row, "add_out")
         return [
-            f"{TITLES[row['operator']]}, {DIRECTIONS[row['direction']]}",
-            row["dtype"],
-            size_name(row["numel"]),
-            str(row["threads"]),
+            describe(row),
             microseconds(mine["median"]) if mine else "",
             share(mine),
             share(measured(row, rivals[row["operator"]])),
@@ -137,18 +135,8 @@ def shares(result: Result, memory: str) -> str:
             times(add["median"] / mine["median"]) if mine and add else "",
         ]
 
-    head = [
-        "",
-        "dtype",
-        "elements",
-        "threads",
-        "leaky_ext",
-        "of copy_",
-        "PyTorch's own, of copy_",
-        "copy_",
-        "copy_ / ours",
-    ]
-    return table([*head, "add(out=) / ours"], map(line, rows))
+    head = ["", "leaky_ext", "of copy_", "PyTorch's own, of copy_", "copy_", "copy_ / ours", "add(out=) / ours"]
+    return table(head, map(line, rows))
 
 
 def layouts(result: Result) -> str:
@@ -272,7 +260,7 @@ def summary(result: Result) -> str:
     """What a run prints last."""
     parts = [machine(result)]
     for dtype in ("float32", "bfloat16", "float16"):
-        parts.append(f"forward + backward, {dtype}, {result['threads']} threads: time over leaky_ext's")
+        parts.append(f"forward + backward, {dtype}, {threads_name(result['threads'])}: time over leaky_ext's")
         parts.append(against(result, dtype, result["threads"]))
     parts += ["Faster than leaky_ext", losses(result), "Not timed", not_timed(result)]
     return "\n\n".join(parts) + "\n"

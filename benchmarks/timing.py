@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ def measure(
     }
     once, number, cost = {}, {}, {}
     for name, timer in timers.items():
-        once[name] = timer.timeit(1).mean
+        once[name] = timed(calls[name])
         if once[name] < MIN_SAMPLE:  # one call is no measure of a short one
             once[name] = timer.timeit(max(1, math.ceil(MIN_SAMPLE / 4 / once[name]))).mean
         number[name] = max(1, math.ceil(MIN_SAMPLE / once[name]))
@@ -68,6 +69,13 @@ def measure(
         for name in names:
             samples[name].append(timers[name].timeit(number[name]).mean * 1e6)
     return samples
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds of one call, roughly."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def quartiles(samples: list[float]) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .blocks import BLOCKS
-from .cases import PER_CHANNEL, size_name
+from .cases import PER_CHANNEL, size_name, threads_name
 from .implementations import FIXED, IMPLEMENTATIONS, LEARNABLE, STRAIGHT_THROUGH
 
 Result = dict[str, Any]
@@ -82,7 +82,7 @@ def machine(result: Result) -> str:
     device, software = result["device"], result["software"]
     what = f"{device['name']}, {device['memory_gib']} GiB"
     if device["type"] == "cpu":
-        what += f", {device['cores']} cores, {device['capability']}, {result['threads']} threads"
+        what += f", {device['cores']} cores, {device['capability']}, {threads_name(result['threads'])}"
     commit = software["commit"]
     return (
         f"{what}; leaky_ext {software['leaky_ext']}{f' ({commit[:10]}{commit[40:]})' if commit else ''}, "
@@ -98,5 +98,5 @@ def describe(row: Row) -> str:
     if row["layout"] != "flat":
         parts.append("per channel, " + row["layout"] if row["layout"] in PER_CHANNEL else row["layout"])
     if row["device"] == "cpu":
-        parts.append(f"{row['threads']} thread{'s' * (row['threads'] > 1)}")
+        parts.append(threads_name(row["threads"]))
     return ", ".join(parts + ([f"outputs in {row['memory']} memory"] if row["memory"] in ("fresh", "mapped") else []))

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ def measure_case(case: Case, seconds: float, table: dict[str, Implementation] | 
 
     torch.set_num_threads(case.threads)
     torch._dynamo.reset()
+    start = time.perf_counter()
     problem: Problem = BlockProblem(case) if case.block else OperatorProblem(case)
     moved = problem.bytes_to_move()
     row["bytes_to_move"] = moved
@@ -78,6 +80,7 @@ def measure_case(case: Case, seconds: float, table: dict[str, Implementation] | 
         first, median, third = quartiles(times)
         results[name] |= {"samples": [round(t, 3) for t in times], "median": median, "q1": first, "q3": third}
     row["results"] = list(results.values())
+    row["seconds"] = round(time.perf_counter() - start, 2)
     return row
 
 
