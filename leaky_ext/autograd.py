@@ -17,20 +17,16 @@ from torch.autograd import Function
 from . import _C, reference, transforms
 
 
-def _save_alpha(ctx: Any, alpha: Tensor | float, *tensors: Tensor | None) -> None:
-    if isinstance(alpha, Tensor):
-        ctx.save_for_backward(*tensors, alpha)
-    else:
-        ctx.save_for_backward(*tensors, None)
-        ctx.alpha = alpha
-
-
 class KeepInput(Function):
     """Keeps x and alpha."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor | float, channel_dim: int, relu: bool) -> Tensor:
-        _save_alpha(ctx, alpha, x)
+        if isinstance(alpha, Tensor):
+            ctx.save_for_backward(x, alpha)
+        else:
+            ctx.save_for_backward(x, None)
+            ctx.alpha = alpha
         ctx.channel_dim = channel_dim
         return _C.straight_through_relu(x) if relu else _C.learnable_leaky_relu(x, alpha, channel_dim)
 
@@ -60,7 +56,11 @@ class KeepMask(Function):
             y, mask = _C.straight_through_relu_mask(x)
         else:
             y, mask = _C.learnable_leaky_relu_mask(x, alpha, channel_dim)
-        _save_alpha(ctx, alpha, mask)
+        if isinstance(alpha, Tensor):
+            ctx.save_for_backward(mask, alpha)
+        else:
+            ctx.save_for_backward(mask, None)
+            ctx.alpha = alpha
         ctx.channel_dim = channel_dim
         ctx.stride = y.stride()
         return y
@@ -136,6 +136,13 @@ class PassGradient(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         shape, dtype = ctx.like
         return None, grad.to(dtype).sum_to_size(shape)
+
+
+# `apply`, less what it does in Python for setup_context and functorch, which is a third of the time of a small call.
+# Tensors that have left a transform must come through `torch._C._functorch.unwrap_if_dead`, or lose their gradient.
+keep_input, keep_mask, keep_output, pass_gradient = (
+    super(Function, function).apply for function in (KeepInput, KeepMask, KeepOutput, PassGradient)
+)
 
 
 def unpack(mask: Tensor, like: Tensor, stride: tuple[int, ...]) -> Tensor:

@@ -14,13 +14,14 @@ from torch import Tensor, is_grad_enabled
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C import _is_tracing as is_tracing
 from torch._C._autograd import CreationMeta, _get_creation_meta
+from torch._C._functorch import unwrap_if_dead as alive
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn import Parameter
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _C, reference, transforms
-from .autograd import KeepInput, KeepMask, KeepOutput, PassGradient
+from .autograd import keep_input, keep_mask, keep_output, pass_gradient
 
 __all__ = [
     "learnable_leaky_relu",
@@ -94,10 +95,10 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
     if is_grad_enabled():
         if isinstance(alpha, Tensor) and alpha.requires_grad:
             if save == "output" and plain:
-                return KeepOutput.apply(x, alpha, channel_dim, False)
-            return KeepInput.apply(x, alpha, channel_dim, False)
+                return keep_output(alive(x), alive(alpha), channel_dim, False)
+            return keep_input(alive(x), alive(alpha), channel_dim, False)
         if x.requires_grad:
-            return (KeepMask if plain else KeepInput).apply(x, alpha, channel_dim, False)
+            return (keep_mask if plain else keep_input)(alive(x), alpha, channel_dim, False)
     return _C.learnable_leaky_relu(x, alpha, channel_dim)
 
 
@@ -117,10 +118,10 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
     if is_grad_enabled():
         if isinstance(alpha, Tensor) and alpha.requires_grad:
             _check_inplace(x)
-            return KeepOutput.apply(x, alpha, channel_dim, True)
+            return keep_output(alive(x), alive(alpha), channel_dim, True)
         if x.requires_grad:
             _check_inplace(x)
-            return KeepMask.apply(x, alpha, channel_dim, False, True)
+            return keep_mask(alive(x), alpha, channel_dim, False, True)
     _C.learnable_leaky_relu_(x, alpha, channel_dim)
     return x
 
@@ -155,15 +156,12 @@ def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_di
         plain = _holds_data(x)
     if transforms_active() or forward_ad._current_level >= 0:
         return transforms.activation(x, alpha, channel_dim, True)
-    learned = False
     if isinstance(alpha, Tensor):
         _C.check_alpha(x, alpha, channel_dim)
-        learned = alpha.requires_grad
-    if is_grad_enabled():
-        if learned:
-            return KeepInput.apply(x, alpha, channel_dim, True)
-        if x.requires_grad:
-            return (KeepMask if plain else KeepInput).apply(x, alpha, channel_dim, True)
+        if alpha.requires_grad and is_grad_enabled():
+            return keep_input(alive(x), alive(alpha), channel_dim, True)
+    if x.requires_grad and is_grad_enabled():
+        return (keep_mask if plain else keep_input)(alive(x), alpha, channel_dim, True)
     return _C.straight_through_relu(x)
 
 
@@ -190,7 +188,7 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
         _C.check_alpha(x, alpha, channel_dim)
     if is_grad_enabled() and x.requires_grad:
         _check_inplace(x)
-        return KeepMask.apply(x, alpha, channel_dim, True, True)
+        return keep_mask(alive(x), alpha, channel_dim, True, True)
     _C.straight_through_relu_(x)
     return x
 
@@ -217,7 +215,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
         return handle_torch_function(straight_through, (x_forward,), x_forward, x_backward)
     reference.check_straight_through(x_forward, x_backward)
     if is_grad_enabled() and x_backward.requires_grad:
-        return PassGradient.apply(x_forward, x_backward)
+        return pass_gradient(alive(x_forward), alive(x_backward))
     return x_forward.detach()
 
 

@@ -31,7 +31,9 @@ def backward(
     return _Backward.apply(grad, x, alpha, channel_dim, need_x, need_alpha)
 
 
-def gradients(grad: Tensor, x: Tensor, alpha: Tensor, slope: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+def gradients(
+    grad: Tensor, x: Tensor, alpha: Tensor, slope: Tensor, where: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
     """The same in plain PyTorch, where `slope` is alpha as `reference.slopes` gives it, and `where` x is negative."""
     wide = grad.to(opmath(grad.dtype))
     return leaky(where, slope, wide).to(grad.dtype), _sum_to(alpha, slope, _product(where, wide, x))
