@@ -106,7 +106,7 @@ def _activations(model: nn.Module) -> list[tuple[tuple[str, ...], Activation]]:
     modules: dict[int, Activation] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if type(module) in _CONVERTIBLE:
-            modules[id(module)] = module  # type: ignore[assignment]
+            modules[id(module)] = module
             names.setdefault(id(module), []).append(name)
     return [(tuple(names[key]), module) for key, module in modules.items()]
 
