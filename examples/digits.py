@@ -1,10 +1,10 @@
 """Train a small convolutional net on scikit-learn's digits with five activations, over several seeds.
 
     pip install scikit-learn matplotlib rich
-    python examples/digits.py --out results
+    python examples/digits.py
 
-Prints a table and writes it as `digits.md`, every run as `digits.csv`, and a figure as `digits.png`. With the same seed
-all activations start from the same weights and see the same batches.
+Prints a table, and writes it beside this file as `digits.md`, every run as `digits.csv` and a figure as `digits.png`.
+With the same seed all activations start from the same weights and see the same batches.
 """
 
 import argparse
@@ -154,7 +154,9 @@ def main(argv: list[str] | None = None) -> list[Run]:
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=15, help="passes over the training images (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=3e-3, help="learning rate of AdamW (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder of the results (default: the current one)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="folder of the results (default: this file's)"
+    )
     args = parser.parse_args(argv)
 
     torch.set_num_threads(1)  # the images are so small that a second thread only waits

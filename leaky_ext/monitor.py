@@ -151,7 +151,7 @@ class AlphaMonitor:
             all_negative = negative.all()
         shares = [negative.sum() / x.numel(), all_negative.sum() / all_negative.numel()]
         if self._sums[name].device != x.device:
-            self._sums[name] = self._sums[name].to(x.device)
+            self._sums[name] = torch.zeros(3, device=x.device)
         self._sums[name] += torch.stack([*shares, torch.ones_like(shares[0])])
 
     @torch.no_grad()
@@ -161,13 +161,14 @@ class AlphaMonitor:
         self._sums[name] = torch.zeros_like(sums)
         alpha = _slope(module)
         if not isinstance(alpha, Tensor):
-            return torch.cat([sums.new_tensor([alpha, alpha, alpha, float("nan")]), shares])
+            return torch.cat([sums.new_full((3,), alpha), sums.new_full((1,), float("nan")), shares])
         grad = None if alpha.grad is None else _whole(alpha.grad)
         values = _whole(alpha).float()
         if getattr(module, "alpha_bounds", None) is not None:
             values = values.clamp(*module.alpha_bounds)  # type: ignore[misc]
-        norm = values.new_tensor(float("nan")) if grad is None else grad.float().norm()
-        return torch.cat([torch.stack([values.min(), values.mean(), values.max(), norm]), shares.to(values.device)])
+        norm = values.new_full((), float("nan")) if grad is None else grad.float().norm()
+        shares = shares.to(values.device, non_blocking=True)
+        return torch.cat([torch.stack([values.min(), values.mean(), values.max(), norm]), shares])
 
     def _collect(self, wait: bool = False) -> None:
         while self._arriving:

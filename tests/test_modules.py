@@ -246,6 +246,18 @@ class TestBounds:
         torch.testing.assert_close(torch.func.grad(loss)(slopes), x.clamp(max=0).sum(0))
         assert slopes.tolist() == [pytest.approx(0.9)] * 4 and module.alpha.tolist() == [0.5] * 4
 
+    def test_no_forward_waits_for_the_device(self, device):
+        for module in bounded(device=device):
+            x = torch.randn(3, 4, device=device)
+            if device == "cuda":
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                module(x).sum().backward()
+            finally:
+                if device == "cuda":
+                    torch.cuda.set_sync_debug_mode("default")
+            torch.testing.assert_close(module.alpha.data, torch.full((4,), 0.3, device=device))
+
     def test_a_slope_that_is_not_a_number_stays_one(self):
         (module, _) = bounded()
         nn.init.constant_(module.alpha, float("nan"))

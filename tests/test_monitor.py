@@ -51,6 +51,28 @@ def test_numbers():
     assert rows["3"]["grad_norm"] != rows["3"]["grad_norm"] and rows["7"]["grad_norm"] > 0
 
 
+def test_no_step_waits_for_the_device(device):
+    model, twin = net().to(device), net()
+    twin.load_state_dict(model.state_dict())
+    monitor, expected = AlphaMonitor(model, bounds=(-9.0, 9.0)), AlphaMonitor(twin)
+    for _ in range(3):
+        x = torch.randn(16, 4)
+        on_device = x.to(device)
+        if device == "cuda":
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            model(on_device).sum().backward()
+            monitor.step()
+        finally:
+            if device == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+        twin(x).sum().backward()
+        expected.step()
+    for a, b in zip(monitor.rows(), expected.rows(), strict=True):
+        assert a.pop("name") == b.pop("name")
+        assert a == pytest.approx(b, rel=1e-3, nan_ok=True)
+
+
 def test_channels_of_images_and_one_unit():
     layer = LearnableLeakyReLU(3, channel_dim=-1)
     monitor = AlphaMonitor(layer)
