@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "leaky_ext.h"
+#include "ops.h"
 
 namespace leaky_ext {
 namespace {
@@ -68,6 +69,7 @@ struct Activation : torch::autograd::Function<Activation> {
 };
 
 Tensor apply(const Tensor& x, const Tensor& alpha, int64_t channel_dim, bool straight_through) {
+  if (straight_through) check_alpha(x, alpha, channel_dim);  // which plays no part before the backward
   if (at::GradMode::is_enabled() && (x.requires_grad() || alpha.requires_grad())) {
     return Activation::apply(x, alpha, channel_dim, straight_through);
   }
