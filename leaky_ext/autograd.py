@@ -140,9 +140,10 @@ class PassGradient(Function):
 
 # `apply`, less what it does in Python for setup_context and functorch, which is a third of the time of a small call.
 # Tensors that have left a transform must come through `torch._C._functorch.unwrap_if_dead`, or lose their gradient.
-keep_input, keep_mask, keep_output, pass_gradient = (
-    super(Function, function).apply for function in (KeepInput, KeepMask, KeepOutput, PassGradient)
-)
+keep_input = super(Function, KeepInput).apply
+keep_mask = super(Function, KeepMask).apply
+keep_output = super(Function, KeepOutput).apply
+pass_gradient = super(Function, PassGradient).apply
 
 
 def unpack(mask: Tensor, like: Tensor, stride: tuple[int, ...]) -> Tensor:
