@@ -122,7 +122,7 @@ def table(runs: list[Run]) -> str:
 
 def figure(runs: list[Run], rows: dict[str, list[dict]]) -> Figure:
     """Accuracy of every run; of the first seed, dead units and slopes over the steps."""
-    result = Figure(figsize=(13, 4), layout="constrained")
+    result = Figure(figsize=(14, 4), layout="constrained")
     accuracy, dead, slopes = result.subplots(1, 3)
     for i, name in enumerate(ACTIVATIONS):
         values = [run.accuracy for run in runs if run.activation == name]
@@ -144,8 +144,9 @@ def figure(runs: list[Run], rows: dict[str, list[dict]]) -> Figure:
     accuracy.set(title="test accuracy: each seed, and the mean", ylabel="%")
     dead.set(title="dead units in a batch, first seed", xlabel="step", ylabel="%")
     slopes.set(title="slopes of the four activations, first seed", xlabel="step")
-    for panel in (dead, slopes):
-        panel.legend(fontsize="small")
+    dead.margins(y=0.45)  # room for the legend
+    dead.legend(fontsize="small", loc="upper right")
+    slopes.legend(fontsize="small", loc="upper left")
     return result
 
 

@@ -65,7 +65,8 @@ def convert(
     An :class:`torch.nn.PReLU` hands its parameter on, the same object, so an optimizer that exists goes on with it. New
     slopes take dtype and device from the parameters around them, and should be made before the optimizer, DDP and FSDP
     are. Hooks, training mode and sharing are kept, and the `state_dict` of the old model still loads, also with
-    ``strict=True``. ``inplace=True`` is kept, but not where a learned slope starts at 0 (the input cannot be rebuilt).
+    ``strict=True``. ``inplace=True`` is kept, but not where a learned slope starts or is bounded at 0, from which the
+    input cannot be rebuilt.
 
     Activations that a model calls as functions (``F.relu``) are no modules and cannot be found.
 
@@ -142,7 +143,8 @@ def _replacement(
     new: LearnableLeakyReLU | StraightThroughReLU
     if kind == "learnable":
         count = old.num_parameters if isinstance(old, nn.PReLU) else 1
-        new = LearnableLeakyReLU(count, start, inplace=inplace and start != 0, alpha_bounds=alpha_bounds, **where)
+        inplace = inplace and start != 0 and 0 not in (alpha_bounds or ())
+        new = LearnableLeakyReLU(count, start, inplace=inplace, alpha_bounds=alpha_bounds, **where)
     elif isinstance(old, nn.PReLU):  # a slope that was learned stays one
         new = StraightThroughReLU(start, True, old.num_parameters, alpha_bounds=alpha_bounds, **where)
     else:

@@ -62,7 +62,8 @@ class LearnableLeakyReLU(_Slope):
         channel_dim: the dimension that slopes go with; negative counts from the end. Without effect for one slope.
         save: what is kept for backward: ``"input"``, or ``"output"``, which the next layer often keeps anyway. The
             latter rebuilds the input as ``output / alpha``, so no slope may be exactly 0.
-        inplace: overwrite the input. The output is then what is kept, with the same condition on the slopes.
+        inplace: overwrite the input. The output is then what is kept, with the same condition on the slopes, so neither
+            goes with a bound that is 0.
         device, dtype: of `alpha`; independent of the input's dtype.
         alpha_bounds: ``(low, high)``, or None. Every forward uses `alpha` clamped to these bounds, and in training mode
             first writes the clamped values back: projected gradient descent, where the projection waits for the next
@@ -98,6 +99,11 @@ class LearnableLeakyReLU(_Slope):
         super().__init__(channel_dim, inplace, alpha_bounds)
         if save not in ("input", "output"):
             raise ValueError(f"save must be 'input' or 'output', got {save!r}")
+        if alpha_bounds is not None and 0 in alpha_bounds and (inplace or save == "output"):
+            raise ValueError(
+                f"alpha_bounds={alpha_bounds} makes slopes exactly 0, from which save='output' and inplace=True cannot "
+                "rebuild the input: use save='input', or a bound other than 0"
+            )
         self.num_parameters = num_parameters
         self.init = init
         self.save = save

@@ -206,6 +206,7 @@ def test_relu_as_a_learnable_slope():
     assert not layer.inplace  # the input cannot be rebuilt from a slope of 0
     x = torch.randn(10)
     assert torch.equal(layer(x), x.relu())
+    assert not convert_one(nn.LeakyReLU(0.1, True), BOTH, alpha_bounds=(0, 1)).inplace
     bounded = convert_one(nn.ReLU(), {nn.ReLU: "learnable"}, alpha_bounds=(0.0, 0.5))
     assert bounded.alpha_bounds == (0.0, 0.5) and bounded.alpha.item() == pytest.approx(0.01)
 

@@ -125,9 +125,9 @@ def test_state_dict_pickle_and_deepcopy():
 
 def test_repr():
     assert repr(LearnableLeakyReLU()) == "LearnableLeakyReLU(num_parameters=1, init=0.01)"
-    module = LearnableLeakyReLU(3, nn.init.zeros_, -1, "output", True, alpha_bounds=(0, 1))
+    module = LearnableLeakyReLU(3, nn.init.zeros_, -1, "output", True, alpha_bounds=(0.1, 1))
     assert module.extra_repr() == (
-        "num_parameters=3, init=zeros_, channel_dim=-1, save='output', inplace=True, alpha_bounds=(0.0, 1.0)"
+        "num_parameters=3, init=zeros_, channel_dim=-1, save='output', inplace=True, alpha_bounds=(0.1, 1.0)"
     )
     assert repr(StraightThroughReLU(0.1)) == "StraightThroughReLU(alpha=0.1)"
     assert (
@@ -141,6 +141,8 @@ def test_repr():
         lambda: LearnableLeakyReLU(0),
         lambda: LearnableLeakyReLU(save="both"),
         lambda: LearnableLeakyReLU(alpha_bounds=(1, 0)),
+        lambda: LearnableLeakyReLU(alpha_bounds=(0, 1), save="output"),
+        lambda: LearnableLeakyReLU(alpha_bounds=(-1, 0), inplace=True),
         lambda: LearnableLeakyReLU(alpha_bounds=(0, float("nan"))),
         lambda: StraightThroughReLU(num_parameters=2),
         lambda: StraightThroughReLU(alpha_bounds=(0, 1)),
