@@ -102,6 +102,11 @@ COMPILED = {
     FIXED: ("leaky_ext, compiled",),
     STRAIGHT_THROUGH: ("leaky_ext, compiled", "F.relu, compiled"),
 }
+FEW = {  # where the slow ones would take minutes
+    LEARNABLE: ("leaky_ext", "F.prelu", "F.leaky_relu"),
+    FIXED: ("leaky_ext", "F.leaky_relu"),
+    STRAIGHT_THROUGH: ("leaky_ext", "F.relu"),
+}
 LAYOUT = ("leaky_ext", "leaky_ext, one slope", "where", "F.prelu", "F.leaky_relu")
 BLOCK = {
     LEARNABLE: ("leaky_ext", "where", "F.prelu", "F.leaky_relu"),
@@ -126,13 +131,14 @@ def cpu_quick(threads: int) -> Iterator[Case]:
 def cpu_full(threads: int) -> Iterator[Case]:
     thread_counts = sorted({1, threads})
     for operator in IMPLEMENTATIONS:
-        names = eager(operator)
+        names = FEW[operator] if operator == FIXED else eager(operator)
         for count in thread_counts:
             for numel in (100, 1_000, K10, 100_000, M1, M16):
                 sizes = (100, K10, M1, M16) if count == threads else (M1, M16)
                 extra = COMPILED[operator] if numel in sizes else ()
                 if numel == M1 and count == threads:
-                    extra = VARIANTS[operator] + compiled(operator)
+                    extra = tuple(n for n in eager(operator) if n not in names)
+                    extra += VARIANTS[operator] + compiled(operator)
                 yield Case(operator, "both", "float32", "flat", numel, count, "default", "cpu", names + extra)
         for numel in (100, K10, M1, M16):
             yield Case(operator, "forward", "float32", "flat", numel, threads, "default", "cpu", names)
@@ -144,9 +150,7 @@ def cpu_full(threads: int) -> Iterator[Case]:
         for dtype in ("bfloat16", "float16", "float64"):
             for numel in (100, K10, M1, M16) if dtype != "float64" else (M1,):
                 yield Case(operator, "both", dtype, "flat", numel, threads, "default", "cpu", eager(operator))
-        few = ("leaky_ext", "F.prelu", "F.leaky_relu", "F.relu")
-        names = tuple(n for n in few if n in IMPLEMENTATIONS[operator])
-        yield Case(operator, "both", "float32", "flat", 100_000_000, threads, "default", "cpu", names)
+        yield Case(operator, "both", "float32", "flat", 100_000_000, threads, "default", "cpu", FEW[operator])
     for layout in (*PER_CHANNEL, "sliced"):
         names = LAYOUT if layout in PER_CHANNEL else tuple(n for n in LAYOUT if n != "leaky_ext, one slope")
         for numel in (K10, M1, M16):
@@ -167,7 +171,7 @@ def cuda_full(threads: int) -> Iterator[Case]:
 
     for operator in IMPLEMENTATIONS:
         for numel in (128, 1_024, K10, 100_000, M1, M16, 1 << 26, 1 << 27):
-            extra = COMPILED[operator] if numel in (1_024, M1, 1 << 26) else ()
+            extra = COMPILED[operator] if numel in (1_024, 1 << 26) else ()
             if numel == M1:
                 extra = VARIANTS[operator] + compiled(operator)
             yield case(operator, "both", "float32", "flat", numel, eager(operator) + extra)
@@ -176,11 +180,11 @@ def cuda_full(threads: int) -> Iterator[Case]:
                 for direction in ("forward", "backward"):
                     yield case(operator, direction, dtype, "flat", numel, eager(operator))
                 if dtype != "float32":
-                    extra = COMPILED[operator] if numel != M16 else ()
+                    extra = COMPILED[operator] if numel != M16 and dtype == "bfloat16" else ()
                     yield case(operator, "both", dtype, "flat", numel, eager(operator) + extra)
     for layout in (*PER_CHANNEL, "sliced"):
         names = LAYOUT if layout in PER_CHANNEL else tuple(n for n in LAYOUT if n != "leaky_ext, one slope")
-        for dtype in ("float32", "bfloat16", "float16"):
+        for dtype in ("float32", "bfloat16", "float16") if layout in ("nchw", "channels_last") else ("float32",):
             for direction in ("forward", "backward", "both"):
                 yield case(LEARNABLE, direction, dtype, layout, 1 << 26, names)
     yield from block_cases(threads, "cuda")

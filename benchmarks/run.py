@@ -20,7 +20,8 @@ import torch
 from . import environment, schema
 from .cases import MEMORY_TUNABLES, Case, select
 
-SECONDS_A_ROW = {"quick": 0.5, "full": 2.0}  # of timing; checks and compilation come on top
+# Of timing; checks and compilation come on top.
+SECONDS_A_ROW = {("cpu", "quick"): 0.5, ("cpu", "full"): 2.0, ("cuda", "quick"): 0.2, ("cuda", "full"): 0.6}
 
 
 def run(device: str, suite: str, pattern: str = "", out: Path | None = None, threads: int | None = None) -> Path:
@@ -37,7 +38,7 @@ def run(device: str, suite: str, pattern: str = "", out: Path | None = None, thr
     complete = False
     with progress(cases) as advance, contextlib.suppress(KeyboardInterrupt):
         for memory, group in groupby(cases, key=lambda case: case.memory):
-            for case, row in in_workers(list(group), memory, SECONDS_A_ROW[suite]):
+            for case, row in in_workers(list(group), memory, SECONDS_A_ROW[device, suite]):
                 rows.append(row)
                 advance(case, row)
         complete = True
