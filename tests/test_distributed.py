@@ -6,6 +6,8 @@ world run in one set of processes; each has a test of its own.
 
 import copy
 import datetime
+import subprocess
+import sys
 import traceback
 
 import pytest
@@ -248,6 +250,20 @@ def dtensor_with_a_fixed_slope(folder):
 
 
 @check
+def dtensor_compiled(folder):
+    x, g, alpha = (torch.randn(s, generator=torch.Generator().manual_seed(0)) for s in (SHAPE, SHAPE, (8,)))
+    for function in (leaky_ext.learnable_leaky_relu, leaky_ext.straight_through_relu):
+        plain = plain_case(function, x, g, alpha)
+        dx, dg = (distribute_tensor(t, mesh(), [Shard(1)]) for t in (x, g))
+        dx.requires_grad_()
+        slopes = distribute_tensor(alpha, mesh(), [Shard(0)]).requires_grad_()
+        y = torch.compile(function, fullgraph=True, backend="aot_eager")(dx, slopes)
+        y.backward(dg)
+        for actual, expected in zip((y, dx.grad, slopes.grad), plain, strict=True):
+            close(actual.full_tensor(), expected.detach(), 1e-5)
+
+
+@check
 def dtensor_on_a_two_dimensional_mesh(folder):
     grid = init_device_mesh("cpu", (2, dist.get_world_size() // 2))
     x, g, alpha = (torch.randn(s, generator=torch.Generator().manual_seed(0)) for s in (SHAPE, SHAPE, (8,)))
@@ -410,3 +426,8 @@ def failures(request, tmp_path_factory):
 def test_on_all_ranks(failures, name):
     failed = {rank: own[name] for rank, own in enumerate(failures) if name in own}
     assert not failed, "\n".join(f"rank {rank}:\n{trace}" for rank, trace in failed.items())
+
+
+def test_importing_leaky_ext_does_not_import_dtensor():
+    code = "import sys, leaky_ext; assert 'torch.distributed.tensor' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
