@@ -43,16 +43,18 @@ struct Inputs {
   }
 };
 
-template <typename Operand, typename V>
-__device__ __forceinline__ bool was_negative(const Backward<Operand>& p, V saved, unsigned bits, int j) {
-  switch (p.kind) {
-    case Saved::Input:
-      return negative(saved);
-    case Saved::Output:
-      return signbit(saved) || isnan(saved);
-    default:
-      return bits >> j & 1;
+// Bit j: whether x was negative in element j of a pack.
+template <typename Operand>
+__device__ __forceinline__ unsigned negative_bits(const Backward<Operand>& p, const Inputs<Operand>& in) {
+  if (p.kind >= Saved::OutputAndMask) return in.bits;
+  unsigned bits = 0;
+#pragma unroll
+  for (int j = 0; j < Operand::kWidth; ++j) {
+    const auto saved = widen(in.saved.v[j]);
+    const bool of_input = negative(saved), of_output = signbit(saved) || isnan(saved);
+    bits |= unsigned(p.kind == Saved::Input ? of_input : of_output) << j;
   }
+  return bits;
 }
 
 // Writes grad_x of one pack, if it is wanted; what the pack's elements add to d(alpha) goes to `products`, if that is
@@ -61,10 +63,11 @@ template <typename Operand, typename AlphaOf, typename V>
 __device__ __forceinline__ void backward_pack(const Backward<Operand>& p, const Inputs<Operand>& in,
                                               typename Operand::Index i, int count, AlphaOf alpha_of, V* products) {
   Pack<typename Operand::T, Operand::kWidth> result;
+  const unsigned bits = negative_bits(p, in);
 #pragma unroll
   for (int j = 0; j < Operand::kWidth; ++j) {
     const V grad = widen(in.grad.v[j]), saved = widen(in.saved.v[j]), alpha = alpha_of(j);
-    const bool is_negative = was_negative(p, saved, in.bits, j);
+    const bool is_negative = bits >> j & 1;
     result.v[j] = narrow<typename Operand::T>(grad_x(is_negative, grad, alpha));
     if (products != nullptr) {
       const V x = p.kind == Saved::Input ? saved : input_from_output(is_negative, saved, alpha);

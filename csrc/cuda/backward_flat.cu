@@ -21,7 +21,7 @@ struct BackwardFlat : Backward<Operand> {
 };
 
 template <typename Operand>
-__global__ void __launch_bounds__(kThreads) backward_flat_kernel(const BackwardFlat<Operand> p) {
+__global__ void __launch_bounds__(kThreads, 4) backward_flat_kernel(const BackwardFlat<Operand> p) {
   using Index = typename Operand::Index;
   using V = Wide<typename Operand::T>;
   constexpr int kUnroll = kPacksInFlight<Operand::kWidth>, kTile = kThreads * kUnroll;

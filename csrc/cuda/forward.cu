@@ -93,7 +93,7 @@ struct ForwardFlat : Forward<Operand> {
 };
 
 template <typename Operand>
-__global__ void __launch_bounds__(kThreads) forward_flat(const ForwardFlat<Operand> p) {
+__global__ void __launch_bounds__(kThreads, 4) forward_flat(const ForwardFlat<Operand> p) {
   using Index = typename Operand::Index;
   using V = Wide<typename Operand::T>;
   constexpr int kUnroll = kPacksInFlight<Operand::kWidth>, kTile = kThreads * kUnroll;
@@ -126,7 +126,7 @@ struct ForwardColumns : Forward<Operand> {
 };
 
 template <typename Operand>
-__global__ void __launch_bounds__(kThreads, 4) forward_columns(const ForwardColumns<Operand> p) {
+__global__ void __launch_bounds__(kThreads, 3) forward_columns(const ForwardColumns<Operand> p) {
   using Index = typename Operand::Index;
   using V = Wide<typename Operand::T>;
   constexpr int kUnroll = kPacksInFlight<Operand::kWidth>;

@@ -73,8 +73,10 @@ class Block {
       const int number = int(workers_.size());
       workers_.emplace_back([this, number, seen = generation_]() mutable { work(number, seen); });
     }
-    block_barrier.reset(threads);
-    for (Barrier& barrier : warp_barriers) barrier.reset(std::min(threads, kWarp));
+    for (int turn : {0, 1}) {
+      block_barrier[turn].reset(threads);
+      for (Barrier& barrier : warp_barrier[turn]) barrier.reset(std::min(threads, kWarp));
+    }
     std::unique_lock<std::mutex> lock(mutex_);
     body_ = std::move(body);
     threads_ = left_ = threads;
@@ -92,9 +94,11 @@ class Block {
     for (std::thread& worker : workers_) worker.join();
   }
 
-  Barrier block_barrier;
-  Barrier warp_barriers[1024 / kWarp];
-  uint64_t exchange[2][1024];  // for shuffles: two that follow each other use different halves
+  // Two of each, used in turn: threads that are late at one barrier are not taken for threads at the next, neither by
+  // shuffles that follow each other nor by ThreadSanitizer.
+  Barrier block_barrier[2];
+  Barrier warp_barrier[2][1024 / kWarp];
+  uint64_t exchange[2][1024];  // for shuffles
 
  private:
   void work(int number, uint64_t seen) {
@@ -122,7 +126,11 @@ class Block {
   bool stop_ = false;
 };
 
-inline void barrier() { Block::instance().block_barrier.wait(); }
+inline void barrier() {
+  static thread_local int turn = 0;
+  Block::instance().block_barrier[turn].wait();
+  turn = 1 - turn;
+}
 
 // The barrier to leave out, to see that a test notices: "file.cu:line", from the environment.
 inline bool left_out(const char* file, int line) {
@@ -154,12 +162,12 @@ inline void __syncthreads(const char* file = __builtin_FILE(), int line = __buil
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int lane_mask) {
-  static thread_local int half = 0;
+  static thread_local int turn = 0;
   auto& block = cuda_host::Block::instance();
-  auto& exchange = block.exchange[half];
-  half = 1 - half;
+  auto& exchange = block.exchange[turn];
   exchange[threadIdx.x] = uint64_t(value);
-  block.warp_barriers[threadIdx.x / cuda_host::kWarp].wait();
+  block.warp_barrier[turn][threadIdx.x / cuda_host::kWarp].wait();
+  turn = 1 - turn;
   return T(exchange[threadIdx.x ^ unsigned(lane_mask)]);
 }
 
