@@ -102,7 +102,7 @@ def train(name: str, seed: int, epochs: int, lr: float) -> tuple[Run, list[dict]
 
 
 def table(runs: list[Run]) -> str:
-    """Mean and standard deviation over the seeds, as Markdown; of the slopes mean, least and greatest."""
+    """Over the seeds, as Markdown; of the slopes the mean, and the least and greatest of all."""
     lines = [
         "| activation | test accuracy, % | training loss | dead units, % | slopes at the end |",
         "| --- | --- | --- | --- | --- |",
@@ -174,9 +174,14 @@ def main(argv: list[str] | None = None) -> list[Run]:
                 rows.setdefault(name, watched)  # the first seed's
                 progress.advance(task)
 
+    minutes = sum(run.seconds for run in runs) / 60
+    report = table(runs) + (
+        f"\n\nMean ± standard deviation over {args.seeds} seeds; {args.epochs} epochs of AdamW at {args.lr:g}, "
+        f"torch {torch.__version__}, {minutes:.1f} minutes in all.\n"
+    )
+    print(report)
     args.out.mkdir(parents=True, exist_ok=True)
-    print(table(runs))
-    (args.out / "digits.md").write_text(table(runs) + "\n")
+    (args.out / "digits.md").write_text(report)
     with open(args.out / "digits.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(asdict(runs[0])))
         writer.writeheader()

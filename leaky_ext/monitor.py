@@ -3,7 +3,6 @@
 import csv
 import warnings
 from collections import deque
-from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,10 @@ class AlphaMonitor:
         self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _WATCHED)}
         # One entry for each module: sums of both shares, and the number of calls.
         self._sums = {name: torch.zeros(3) for name in self._modules}
-        self._hooks = [m.register_forward_pre_hook(partial(self._observe, n)) for n, m in self._modules.items()]
+        self._hooks = [
+            module.register_forward_pre_hook(_Hook(self, name), with_kwargs=True)
+            for name, module in self._modules.items()
+        ]
         self._arriving: deque[tuple[int, Tensor, Any]] = deque()
         self._rows: list[dict[str, Any]] = []
         self._outside: set[str] = set()
@@ -137,10 +139,10 @@ class AlphaMonitor:
         for hook in self._hooks:
             hook.remove()
 
-    def _observe(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _observe(self, name: str, module: nn.Module, x: Tensor) -> None:
         if not (self._due and module.training):
             return
-        x = _local(args[0].detach())
+        x = _local(x.detach())
         if x.numel() == 0:
             return
         negative = ~(x >= 0)
@@ -195,6 +197,21 @@ class AlphaMonitor:
             self._outside.add(name)
             what = f"left the bounds {self.bounds}" if finite else "is not finite"
             warnings.warn(f"step {row['step']}: slope of {name!r} {what}: [{least:g}, {most:g}]", stacklevel=4)
+
+
+class _Hook:
+    """Looks at the input of one activation. In a copy of the model, or in a saved one, it does nothing."""
+
+    def __init__(self, monitor: AlphaMonitor | None, name: str) -> None:
+        self.monitor = monitor
+        self.name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.monitor is not None:
+            self.monitor._observe(self.name, module, args[0] if args else kwargs["input"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (None, self.name)
 
 
 def _slope(module: nn.Module) -> Tensor | float:

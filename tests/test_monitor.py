@@ -1,5 +1,6 @@
 """AlphaMonitor: its numbers against a plain computation, its outputs, its warnings."""
 
+import copy
 import csv
 import importlib
 import warnings
@@ -107,6 +108,26 @@ def test_evaluation_is_not_recorded():
     layer.eval()(-torch.ones(2, 2))
     monitor.step()
     assert monitor.rows()[0]["negative"] == 0.0
+
+
+def test_copies_and_saved_models_are_not_watched(tmp_path):
+    model = net()
+    monitor = AlphaMonitor(model)
+    model(torch.randn(4, 4))
+    torch.save(model, tmp_path / "model.pt")
+    for twin in (copy.deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False)):
+        nn.init.constant_(twin[0].bias, -100.0)
+        twin(torch.randn(4, 4))
+    monitor.step()
+    assert monitor.rows()[0]["negative"] < 1.0 and monitor.rows()[0]["dead"] < 1.0
+
+
+def test_input_by_keyword():
+    layer = LearnableLeakyReLU()
+    monitor = AlphaMonitor(layer)
+    layer(input=-torch.ones(2, 2))
+    monitor.step()
+    assert monitor.rows()[0]["negative"] == 1.0
 
 
 def test_every_and_remove():
