@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -110,7 +111,7 @@ def progress(cases: list[Case]) -> Iterator[Callable[[Case, dict[str, Any]], Non
             f"\n    {r['implementation']}: {r['status']}, {r['reason']}" for r in row["results"] if "reason" in r
         )
 
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
 
         def line(case: Case, row: dict[str, Any]) -> None:
             nonlocal done
