@@ -1,6 +1,7 @@
 // From tensors to what the kernels know: the order in which elements are counted, a Shape, a Walk for each operand.
 #pragma once
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/ExpandUtils.h>
 #include <ATen/core/Tensor.h>
 
@@ -109,7 +110,9 @@ struct SlopeLayout {
   // Memory for the kernels to write d(alpha) to.
   at::Tensor new_grad(const at::Tensor& alpha, const Order& order, at::ScalarType opmath) const {
     if (expanded) return at::empty_strided(order.sizes, order.strides, alpha.options().dtype(opmath));
-    return permuted ? at::empty_like(slopes) : at::empty(alpha.sizes(), alpha.options());
+    if (permuted) return at::empty_like(slopes);
+    return alpha.is_cpu() ? at::Tensor(at::detail::empty_cpu(alpha.sizes(), alpha.scalar_type()))
+                          : at::empty(alpha.sizes(), alpha.options());
   }
 
   // d(alpha) as the kernels wrote it, in alpha's shape and dtype.

@@ -10,7 +10,6 @@
 #include <ATen/ops/empty_strided.h>
 #include <torch/library.h>
 
-#include "cpu/huge_pages.h"
 #include "geometry.h"
 #include "kernels.h"
 #include "ops.h"
@@ -93,14 +92,14 @@ void check_mask(const Tensor& x, const Tensor& mask) {
   check_device(x, mask, "mask");
 }
 
+// On the CPU without the dispatcher, which costs more than the allocation.
 Tensor new_tensor(const Tensor& like, IntArrayRef sizes, IntArrayRef strides) {
   if (!like.is_cpu()) return at::empty_strided(sizes, strides, like.options());
-  Tensor tensor = at::detail::empty_strided_cpu(sizes, strides, like.scalar_type());
-  cpu::advise_huge_pages(tensor.data_ptr(), tensor.nbytes());
-  return tensor;
+  return at::detail::empty_strided_cpu(sizes, strides, like.scalar_type());
 }
 
 Tensor new_mask(const Tensor& like) {
+  if (like.is_cpu()) return at::detail::empty_cpu({mask_bytes(like.numel())}, at::kByte);
   return at::empty({mask_bytes(like.numel())}, like.options().dtype(at::kByte).memory_format(std::nullopt));
 }
 

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "chunk.h"
+#include "large_output.h"
 #include "parallel.h"
 #include "partition.h"
 #include "slopes.h"
@@ -21,8 +22,7 @@ class Backward {
         loops_(loops(args.dtype)),
         staged_(!args.grad_walk.dense() || (args.saved && !args.saved_walk.dense()) ||
                 args.kind == Saved::OutputAndMask),
-        stream_(args.grad_x && args.shape.numel() * int64_t(sizeof(Bits)) >= kStreamBytes &&
-                reinterpret_cast<uintptr_t>(args.grad_x) % 64 == 0) {}
+        stream_(args.grad_x && prepare_output(args.grad_x, args.shape.numel() * int64_t(sizeof(Bits)))) {}
 
   void run(ParallelFor parallel_for) const {
     const int64_t n = args_.shape.numel();
@@ -161,10 +161,15 @@ class Backward {
   // Whole rows, many to a chunk: products are added column by column, and the columns of a slope at the end.
   void short_rows(int64_t begin, int64_t end, double* sums) const {
     const int64_t row = slopes_.row();
-    const int64_t step = kChunk / row * row;
-    double columns[kChunk] = {};
-    chunks(begin, end, step, [&](int64_t, int64_t n, const S* products) { loops_.accumulate(products, n, columns); });
-    for (int64_t i = 0; i < step; ++i) sums[i % row / partition_.slot] += columns[i];
+    const int64_t step = std::min(kChunk / row * row, end - begin);
+    std::vector<double> columns(size_t(step), 0.0);
+    chunks(begin, end, step,
+           [&](int64_t, int64_t n, const S* products) { loops_.accumulate(products, n, columns.data()); });
+    for (auto column = columns.begin(); column != columns.end();) {
+      for (int64_t s = 0; s < partition_.slots; ++s) {
+        for (int64_t i = 0; i < partition_.slot; ++i) sums[s] += *column++;
+      }
+    }
   }
 
   // Adds the row blocks, then a channel's slots, each pair by pair: the error grows with the logarithm of their number.

@@ -1,5 +1,6 @@
 // Forward on the CPU: the elements are cut into chunks, and threads take ranges of them.
 #include "chunk.h"
+#include "large_output.h"
 #include "parallel.h"
 #include "slopes.h"
 #include "tuning.h"
@@ -21,8 +22,7 @@ class Forward {
         slopes_(slopes),
         uniform_(args.formula == Formula::ReLU || slopes.uniform()),
         loop_(loops(args.dtype).forward[formula_index(args)][uniform_ ? kUniform : kPerElement]),
-        stream_(args.y != args.x && args.shape.numel() * int64_t(sizeof(Bits)) >= kStreamBytes &&
-                reinterpret_cast<uintptr_t>(args.y) % 64 == 0) {}
+        stream_(args.y != args.x && prepare_output(args.y, args.shape.numel() * int64_t(sizeof(Bits)))) {}
 
   // Elements begin to end; begin is a multiple of kChunk.
   void run(int64_t begin, int64_t end) const {

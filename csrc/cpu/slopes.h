@@ -37,9 +37,11 @@ template <typename S>  // float or double
 class Slopes {
  public:
   Slopes(const Alpha& alpha, const Shape& shape) : alpha_(alpha), shape_(shape) {
-    if (uniform() || row() == 0 || row() > kChunk) return;
-    table_.resize(size_t(row() + kChunk));
-    fill(0, row() + kChunk, table_.data());
+    const int64_t n = shape.numel();
+    if (uniform() || n == 0 || row() > kChunk) return;
+    table_.resize(size_t(std::min(row() + kChunk, n)));
+    fill(0, row(), table_.data());
+    for (size_t i = size_t(row()); i < table_.size(); ++i) table_[i] = table_[i - size_t(row())];
   }
 
   bool uniform() const { return shape_.channels == 1; }

@@ -17,13 +17,13 @@ constexpr int64_t kMaxPartials = 65536;
 // A run of at least this many elements with one slope is worth a loop of its own; shorter ones share one.
 constexpr int64_t kRun = 32;
 
-// Outputs of at least this many bytes are written around the cache.
-constexpr int64_t kStreamBytes = int64_t(1) << 20;
+// Outputs below this many bytes are just written.
+constexpr int64_t kLargeOutput = int64_t(2) << 20;
+
+// Outputs of at least this many bytes, in memory that was touched before, are written around the cache.
+constexpr int64_t kStreamBytes = int64_t(16) << 20;
 
 // Shorter stretches that do not start on a cache line are stored the ordinary way.
 constexpr int64_t kStreamRun = 256;
-
-// Fresh outputs of at least this many bytes are put on huge pages.
-constexpr int64_t kHugeBytes = int64_t(4) << 20;
 
 }  // namespace leaky_ext::cpu
