@@ -115,7 +115,8 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
 
 def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
     """ReLU whose gradient is that of `learnable_leaky_relu`. See `leaky_ext.straight_through_relu`."""
-    return straight_through(torch.where(x < 0, 0, x), learnable_leaky_relu(x, alpha, channel_dim=channel_dim))
+    surrogate = learnable_leaky_relu(x, alpha, channel_dim=channel_dim)
+    return straight_through(torch.where(x < 0, 0, x), surrogate)
 
 
 def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
