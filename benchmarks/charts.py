@@ -120,7 +120,8 @@ def time_chart(result: Result) -> Chart:
                     *zip(*points, strict=True), label=name, marker="o", color=OURS if ours else OTHERS[index - 1],
                     linewidth=2.6 if ours else 1.4, zorder=2 + ours, linestyle="--" if "compiled" in name else "-",
                 )  # fmt: skip
-            axes.legend(frameon=False, fontsize=9)
+            if lines:
+                axes.legend(frameon=False, fontsize=9)
             axes.label_outer()
         figure.axes[0].set_ylabel("µs, forward + backward, float32")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import charts, tables, view
-from .cases import M1, threads_name
+from .cases import M1, eager, threads_name
 from .environment import ROOT
 from .implementations import FIXED, LEARNABLE, STRAIGHT_THROUGH
 from .schema import RESULTS, load
@@ -85,7 +85,10 @@ def headline(name: str, result: Result) -> str:
     parts = [f"**{view.machine(result)}** ([all rows](benchmarks/results/{name}.md))"]
     for operator, title in ((LEARNABLE, "Learnable slope"), (STRAIGHT_THROUGH, "Straight-through ReLU")):
         parts.append(f"{title}, float32, forward + backward through autograd (in brackets: times leaky_ext's):")
-        parts.append(tables.by_size(result, operator, threads, compiled=False))
+        parts.append(tables.by_size(result, operator, threads, only=eager(operator)))
+    halves = tables.against(result, "bfloat16", threads)
+    if not halves.startswith("No rows"):
+        parts += ["bfloat16, the same: times over leaky_ext's.", halves]
     parts.append(f"![Time of forward and backward against the number of elements](docs/figures/{name}-time.svg)")
     return "\n\n".join(parts)
 

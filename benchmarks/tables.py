@@ -60,14 +60,12 @@ def times_table(rows: list[Row], heads: list[str]) -> str:
     )
 
 
-def by_size(result: Result, operator: str, threads: int, compiled: bool = True, **key: Any) -> str:
-    """Forward and backward, one column for each size."""
+def by_size(result: Result, operator: str, threads: int, only: tuple[str, ...] = (), **key: Any) -> str:
+    """Forward and backward, one column for each size; of all implementations, or of these."""
     key = {"direction": "both", "dtype": "float32", "layout": "flat", "memory": default_memory(result)} | key
     rows = sorted(rows_of(result, operator=operator, threads=threads, **key), key=lambda row: row["numel"])
-    if not compiled:
-        rows = [
-            {**row, "results": [r for r in row["results"] if "compiled" not in r["implementation"]]} for row in rows
-        ]
+    if only:
+        rows = [{**row, "results": [r for r in row["results"] if r["implementation"] in only]} for row in rows]
     return times_table(rows, [size_name(row["numel"]) for row in rows]) if rows else "No rows."
 
 
