@@ -61,6 +61,9 @@ coverage: $(INSTALLED)  ## lines covered, Python and C++
 gpu-check: $(BUILT)  ## everything that needs a GPU
 	$(BIN)/python scripts/gpu_check.py
 
+sbom: $(INSTALLED)  ## a CycloneDX bill of what is installed here: build/sbom.json
+	mkdir -p build && $(BIN)/cyclonedx-py environment $(BIN)/python -o build/sbom.json
+
 requirements:  ## pin requirements.txt anew, with hashes
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade --group dev -qo requirements.txt
 
