@@ -137,7 +137,7 @@ def memory_chart(result: Result) -> Chart:
             memory=default_memory(result), threads=result["threads"],
         )  # fmt: skip
         entries = row["results"] if row else []
-        shown = (*eager(operator), "leaky_ext, save=output")
+        shown = ("leaky_ext", "leaky_ext, save=output", *eager(operator)[1:])
         bars = {e["implementation"]: (e["kept_beyond"] / M1, e["kept"] / M1) for e in entries if "kept" in e}
         data[operator] = {name: bars[name] for name in shown if name in bars}
 
