@@ -15,8 +15,9 @@
 #include "ops.h"
 
 #if defined(LEAKY_WITH_CUDA)
-#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #endif
 
 namespace leaky_ext {
@@ -156,8 +157,10 @@ void parallel_for(int64_t tasks, void* context, cpu::Body body) {
 #if defined(LEAKY_WITH_CUDA)
 cuda::Launch current_launch() {
   cuda::Launch launch;
-  launch.stream = at::cuda::getCurrentCUDAStream().stream();
-  launch.multiprocessors = at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
+  const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
+  launch.stream = stream.stream();
+  C10_CUDA_CHECK(
+      cudaDeviceGetAttribute(&launch.multiprocessors, cudaDevAttrMultiProcessorCount, stream.device_index()));
   return launch;
 }
 #endif
