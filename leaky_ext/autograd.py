@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, is_grad_enabled
 from torch._C import _are_functorch_transforms_active as transforms_active
+from torch._C._autograd import CreationMeta, _get_creation_meta
 from torch.autograd import Function
 
 from . import _C, reference, transforms
@@ -151,3 +152,34 @@ def unpack(mask: Tensor, like: Tensor, stride: tuple[int, ...]) -> Tensor:
     bits = mask.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8, device=mask.device)) & 1
     order = torch.empty_strided(like.shape, stride, dtype=torch.bool, device="meta")
     return bits.flatten()[: like.numel()].bool().as_strided(like.shape, torch.empty_like(order).stride())
+
+
+def holds_data(x: Tensor) -> bool:
+    """False for subclasses such as DTensor, which can split x but would not know how to split its mask."""
+    return type(x).__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
+def check_inplace(x: Tensor) -> None:
+    """Raises what autograd raises for an in-place operation, but before anything is written."""
+    if not holds_data(x):
+        raise RuntimeError(
+            f"leaky_ext: in place with a gradient is not for {type(x).__name__}: use the function without _"
+        )
+    if not x.requires_grad:
+        return
+    if x.is_leaf:
+        raise RuntimeError(
+            "leaky_ext: a leaf that requires grad is used in an in-place operation: use the function without _"
+        )
+    if x._is_view():
+        base = x._base
+        if base is not None and base.is_leaf and base.requires_grad:
+            raise RuntimeError(
+                "leaky_ext: a view of a leaf that requires grad is used in an in-place operation: "
+                "use the function without _"
+            )
+        if _get_creation_meta(x) != CreationMeta.DEFAULT:
+            raise RuntimeError(
+                "leaky_ext: a view that autograd lets no one modify (one of several outputs, or made by a custom "
+                "Function or without grad mode) is used in an in-place operation: use the function without _"
+            )

@@ -14,10 +14,10 @@ from torch.library import register_fake
 from . import _C  # noqa: F401  (loading it defines the operators)
 from .reference import check
 
-Alpha = Tensor | float | None
+Alpha = Tensor | float
 
 
-def _output(x: Tensor, alpha: Alpha = None, channel_dim: int = 1, *, positive_zero: bool = False) -> Tensor:
+def _output(x: Tensor, alpha: Alpha = 0.0, channel_dim: int = 1, *, positive_zero: bool = False) -> Tensor:
     check(x, alpha, channel_dim)
     return torch.empty_like(x)
 
@@ -26,17 +26,17 @@ def _mask(x: Tensor) -> Tensor:
     return x.new_empty([(x.numel() + 7) // 8], dtype=torch.uint8)
 
 
-def _output_and_mask(x: Tensor, alpha: Alpha = None, channel_dim: int = 1) -> tuple[Tensor, Tensor]:
+def _output_and_mask(x: Tensor, alpha: Alpha = 0.0, channel_dim: int = 1) -> tuple[Tensor, Tensor]:
     return _output(x, alpha, channel_dim), _mask(x)
 
 
-def _in_place(x: Tensor, alpha: Alpha = None, channel_dim: int = 1, *, positive_zero: bool = False) -> None:
+def _in_place(x: Tensor, alpha: Alpha = 0.0, channel_dim: int = 1, *, positive_zero: bool = False) -> None:
     check(x, alpha, channel_dim)
     if any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride(), strict=True)):
         raise RuntimeError(f"leaky_ext: elements of x of shape {list(x.shape)}, strides {x.stride()}, share memory")
 
 
-def _in_place_mask(x: Tensor, alpha: Alpha = None, channel_dim: int = 1) -> Tensor:
+def _in_place_mask(x: Tensor, alpha: Alpha = 0.0, channel_dim: int = 1) -> Tensor:
     _in_place(x, alpha, channel_dim)
     return _mask(x)
 

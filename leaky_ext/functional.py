@@ -13,7 +13,6 @@ import sys
 from torch import Tensor, is_grad_enabled
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C import _is_tracing as is_tracing
-from torch._C._autograd import CreationMeta, _get_creation_meta
 from torch._C._functorch import unwrap_if_dead as alive
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
@@ -21,7 +20,7 @@ from torch.nn import Parameter
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _C, reference, transforms
-from .autograd import keep_input, keep_mask, keep_output, pass_gradient
+from .autograd import check_inplace, holds_data, keep_input, keep_mask, keep_output, pass_gradient
 
 __all__ = [
     "learnable_leaky_relu",
@@ -32,6 +31,7 @@ __all__ = [
 ]
 
 _PLAIN = (Tensor, Parameter)
+_SLOPES = (float, Tensor, Parameter)
 
 
 def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1, save: str = "input") -> Tensor:
@@ -67,7 +67,7 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
         dtype; the same inputs give the same bits. Autocast changes nothing.
 
     Raises:
-        TypeError: x or alpha has another dtype.
+        TypeError: x or alpha has another dtype, or is no tensor (alpha: nor a number).
         ValueError: alpha's shape fits no rule; `save` is neither; save="output" and a learned slope on the CPU is 0,
             from which x cannot be rebuilt (on CUDA the gradient of alpha is NaN then).
         IndexError: channel_dim is out of range.
@@ -89,7 +89,9 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
     if not plain:
         if _overridden(x):
             return handle_torch_function(learnable_leaky_relu, (x,), x, alpha, channel_dim=channel_dim, save=save)
-        plain = _holds_data(x)
+        plain = holds_data(x)
+    if type(alpha) not in _SLOPES:
+        alpha = _slope(alpha)
     if transforms_active() or forward_ad._current_level >= 0:
         return transforms.activation(x, alpha, channel_dim, False)
     if is_grad_enabled():
@@ -113,14 +115,16 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
         return reference.learnable_leaky_relu_(x, alpha, channel_dim=channel_dim)
     if type(x) not in _PLAIN and _overridden(x):
         return handle_torch_function(learnable_leaky_relu_, (x,), x, alpha, channel_dim=channel_dim)
+    if type(alpha) not in _SLOPES:
+        alpha = _slope(alpha)
     if transforms_active() or forward_ad._current_level >= 0:
         return x.copy_(transforms.activation(x.clone(), alpha, channel_dim, False))
     if is_grad_enabled():
         if isinstance(alpha, Tensor) and alpha.requires_grad:
-            _check_inplace(x)
+            check_inplace(x)
             return keep_output(alive(x), alive(alpha), channel_dim, True)
         if x.requires_grad:
-            _check_inplace(x)
+            check_inplace(x)
             return keep_mask(alive(x), alpha, channel_dim, False, True)
     _C.learnable_leaky_relu_(x, alpha, channel_dim)
     return x
@@ -153,7 +157,9 @@ def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_di
     if not plain:
         if _overridden(x):
             return handle_torch_function(straight_through_relu, (x,), x, alpha, channel_dim=channel_dim)
-        plain = _holds_data(x)
+        plain = holds_data(x)
+    if type(alpha) not in _SLOPES:
+        alpha = _slope(alpha)
     if transforms_active() or forward_ad._current_level >= 0:
         return transforms.activation(x, alpha, channel_dim, True)
     if isinstance(alpha, Tensor):
@@ -182,12 +188,14 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
         return reference.straight_through_relu_(x, alpha, channel_dim=channel_dim)
     if type(x) not in _PLAIN and _overridden(x):
         return handle_torch_function(straight_through_relu_, (x,), x, alpha, channel_dim=channel_dim)
+    if type(alpha) not in _SLOPES:
+        alpha = _slope(alpha)
     if transforms_active() or forward_ad._current_level >= 0:
         return x.copy_(transforms.activation(x.clone(), alpha, channel_dim, True))
     if isinstance(alpha, Tensor):
         _C.check_alpha(x, alpha, channel_dim)
     if is_grad_enabled() and x.requires_grad:
-        _check_inplace(x)
+        check_inplace(x)
         return keep_mask(alive(x), alpha, channel_dim, True, True)
     _C.straight_through_relu_(x)
     return x
@@ -227,32 +235,8 @@ def _overridden(x: Tensor) -> bool:
     return has_torch_function((x,))
 
 
-def _holds_data(x: Tensor) -> bool:
-    """False for subclasses such as DTensor, which can split x but would not know how to split its mask."""
-    return type(x).__torch_dispatch__ is Tensor.__torch_dispatch__
-
-
-def _check_inplace(x: Tensor) -> None:
-    """Raises what autograd raises for an in-place operation, but before anything is written."""
-    if not _holds_data(x):
-        raise RuntimeError(
-            f"leaky_ext: in place with a gradient is not for {type(x).__name__}: use the function without _"
-        )
-    if not x.requires_grad:
-        return
-    if x.is_leaf:
-        raise RuntimeError(
-            "leaky_ext: a leaf that requires grad is used in an in-place operation: use the function without _"
-        )
-    if x._is_view():
-        base = x._base
-        if base is not None and base.is_leaf and base.requires_grad:
-            raise RuntimeError(
-                "leaky_ext: a view of a leaf that requires grad is used in an in-place operation: "
-                "use the function without _"
-            )
-        if _get_creation_meta(x) != CreationMeta.DEFAULT:
-            raise RuntimeError(
-                "leaky_ext: a view that autograd lets no one modify (one of several outputs, or made by a custom "
-                "Function or without grad mode) is used in an in-place operation: use the function without _"
-            )
+def _slope(alpha: Tensor | float) -> Tensor | float:
+    if isinstance(alpha, Tensor):
+        return alpha
+    reference.check_number(alpha)
+    return float(alpha)

@@ -7,6 +7,7 @@ they compute each element in float32 (float64 for float64) and round once. Any d
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import overload
 
 import torch
@@ -56,10 +57,11 @@ def leaky(where: Tensor, slope: Tensor | float, x: Tensor) -> Tensor:
     return torch.where(where, slope * torch.where(where, x, 0), x)
 
 
-def check(x: Tensor, alpha: Tensor | float | None = None, channel_dim: int = 1) -> None:
+def check(x: Tensor, alpha: Tensor | float = 0.0, channel_dim: int = 1) -> None:
     """Raises what the operators raise for arguments that fit no rule."""
     check_dtype(x, "x")
     if not isinstance(alpha, Tensor):
+        check_number(alpha)
         return
     check_dtype(alpha, "alpha")
     one = alpha.numel() == 1
@@ -81,6 +83,11 @@ def check(x: Tensor, alpha: Tensor | float | None = None, channel_dim: int = 1) 
             f"leaky_ext: alpha of shape {slopes} does not fit x of shape {shape}: it must have one element, one for "
             "each channel, or broadcast in as many dimensions as x"
         )
+
+
+def check_number(alpha: object) -> None:
+    if not isinstance(alpha, (Real, torch.SymFloat, torch.SymInt)):
+        raise TypeError(f"leaky_ext: alpha must be a float or a Tensor, got {type(alpha).__name__}")
 
 
 def check_dtype(tensor: Tensor, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from oracle import DTYPES
@@ -175,3 +176,13 @@ def test_compiled_in_place_straight_through_with_a_learned_slope() -> None:
     f = torch.compile(lambda x, alpha: leaky_ext.straight_through_relu_(x * 1, alpha), backend="aot_eager")
     with pytest.raises(RuntimeError, match="straight_through_relu_ overwrites x"):
         f(torch.randn(3), torch.tensor(0.3, requires_grad=True))
+
+
+@pytest.mark.parametrize("path", ["reference", "eager", "dynamo"])
+@pytest.mark.parametrize("name", [*NAMES, *(f"{name}_" for name in NAMES)])
+def test_slopes_that_are_no_slopes(name: str, path: str) -> None:
+    for alpha in (None, "0.1", [0.1], 1j):
+        with pytest.raises((TypeError, torch._dynamo.exc.Unsupported), match="alpha must be a float or a Tensor"):
+            wrapped(name, path)(torch.ones(3), alpha)
+    for alpha in (1, np.float32(1.0)):
+        assert torch.equal(getattr(leaky_ext, name)(torch.ones(3), alpha), torch.ones(3))
