@@ -58,8 +58,8 @@ fuzz: $(BUILT)  ## a million hostile calls of the raw operators
 coverage: $(INSTALLED)  ## lines covered, Python and C++
 	PATH="$(abspath $(BIN)):$$PATH" scripts/coverage.sh build/coverage
 
-gpu-check: $(BUILT)  ## everything that needs a GPU
-	$(BIN)/python scripts/gpu_check.py
+gpu-check:  ## everything that needs a GPU; installs nothing, so PYTHON must have torch and what the tests need
+	$(PYTHON) scripts/gpu_check.py
 
 sbom: $(INSTALLED)  ## a CycloneDX bill of what is installed here: build/sbom.json
 	mkdir -p build && $(BIN)/cyclonedx-py environment $(BIN)/python -o build/sbom.json
