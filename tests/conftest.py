@@ -31,8 +31,8 @@ def modes_table(request: pytest.FixtureRequest) -> Iterator[dict[str, dict[str, 
     path = request.config.getoption("--write-modes")
     if not path:
         return
-    if request.session.testsfailed:
-        raise pytest.UsageError(f"{path} is not written: {request.session.testsfailed} tests failed")
+    if request.session.testsfailed or not all(all(row.values()) for row in table.values()):
+        raise pytest.UsageError(f"{path} is not written: a test failed, or not all were run")
     columns = list(next(iter(table.values())))
     lines = [["mode", *columns], ["---"] * (1 + len(columns))]
     lines += [[mode, *("; ".join(sorted(row[column])) for column in columns)] for mode, row in table.items()]
