@@ -81,8 +81,8 @@ def check_module(
     """
     for name, got, want in zip(names, run(), reference(), strict=True):
         error = (got.double() - want).norm() / want.norm().clamp_min(1e-30)
-        # d(alpha) is a sum over everything, of both signs; convolutions on CUDA use TF32
-        tolerance = 2e-3 if got.numel() > 1 and device == "cpu" else 2e-2
+        # Gradients of slopes and biases are sums over everything, of both signs; convolutions on CUDA use TF32.
+        tolerance = 2e-3 if got.numel() > 10_000 and device == "cpu" else 2e-2
         if not bool(error <= tolerance):
             return f"wrong {name}: relative error {error.item():.3g}"
     return None

@@ -118,8 +118,16 @@ def test_compiled_implementations_are_right(operator: str) -> None:
     torch._dynamo.reset()
     problem = OperatorProblem(replace(CASE, operator=operator))
     for implementation in IMPLEMENTATIONS[operator].values():
-        if implementation.compiled and implementation.name != "NSReLU, compiled":  # indexes by a mask: no full graph
+        if implementation.compiled:
             assert problem.check(problem.bind(implementation)) is None, implementation.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", BLOCKS)
+def test_right_blocks_are_not_refused(block: str) -> None:
+    for operator in (LEARNABLE, STRAIGHT_THROUGH):
+        row = measure_case(block_case(block, operator, 2, "cpu", compiled=True), seconds=0.001)
+        assert {entry["implementation"]: entry.get("reason") for entry in row["results"] if "reason" in entry} == {}
 
 
 @pytest.mark.parametrize(("device", "suite"), SUITES)
