@@ -94,7 +94,7 @@ PYBIND11_MODULE(_C, m) {
   def("backward_output", backward_output_or_none, arg("grad"), arg("y"), arg("mask"), arg("alpha"), dim, need_x,
       need_alpha);
   def("keep_input", keep_input, arg("x"), arg("alpha"), arg("channel_dim"), arg("relu"));
-  def("keep_mask", keep_mask, arg("x"), arg("alpha"), arg("channel_dim"), arg("relu"), arg("in_place"));
+  def("keep_mask", keep_mask, arg("x"), arg("alpha"), arg("channel_dim"), arg("relu"), arg("in_place") = false);
   m.def("set_differentiable", set_differentiable, arg("from_input"), arg("from_mask"));
   def("check_alpha", check_alpha, arg("x"), arg("alpha"), dim);
   def("alpha_is_positive", alpha_is_positive, arg("alpha"));

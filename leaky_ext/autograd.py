@@ -1,12 +1,17 @@
-"""autograd.Function for eager calls that need a gradient: each class keeps one thing for backward.
+"""Gradients of eager calls. Each way keeps one thing for backward:
 
-They use `forward(ctx, ...)`, because a Function with `setup_context` spends 20 microseconds binding arguments, and take
-their arguments by position. Where backward is itself to be differentiated (`create_graph=True`) or batched, it goes
-through `transforms`.
+- `_C.keep_input`: x and alpha; `_C.keep_mask`: 1 bit an element. They are in C++ (csrc/autograd.cpp), because Python in
+  the way of forward and backward is a quarter of the time of a small call.
+- `KeepOutput`: y and alpha. `PassGradient`: nothing.
+
+The Functions here use `forward(ctx, ...)`, because one with `setup_context` spends 20 microseconds binding arguments,
+and take their arguments by position. Where backward is itself to be differentiated (`create_graph=True`) or batched,
+all go through `transforms`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,68 +23,17 @@ from torch.autograd import Function
 from . import _C, reference, transforms
 
 
-class KeepInput(Function):
-    """Keeps x and alpha."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, alpha: Tensor | float, channel_dim: int, relu: bool) -> Tensor:
-        if isinstance(alpha, Tensor):
-            ctx.save_for_backward(x, alpha)
-        else:
-            ctx.save_for_backward(x, None)
-            ctx.alpha = alpha
-        ctx.channel_dim = channel_dim
-        return _C.straight_through_relu(x) if relu else _C.learnable_leaky_relu(x, alpha, channel_dim)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, alpha = ctx.saved_tensors
-        if alpha is None:
-            alpha = ctx.alpha
-        need_x, need_alpha, _, _ = ctx.needs_input_grad
-        backward = transforms.backward if is_grad_enabled() or transforms_active() else _C.backward
-        grad_x, grad_alpha = backward(grad, x, alpha, ctx.channel_dim, need_x, need_alpha)
-        return grad_x, grad_alpha, None, None
+def _backward_of_mask(
+    grad: Tensor, mask: Tensor, alpha: Tensor | float, channel_dim: int, stride: list[int]
+) -> Tensor | None:
+    """grad_x in a form that can be differentiated. Any x with the same signs has the same gradient."""
+    x = 1 - 2 * unpack(mask, grad, stride).to(grad.dtype)
+    if not transforms_active():
+        x.requires_grad_()  # grad_x joins a graph even where grad is a constant; its derivative by x is 0
+    return transforms.backward(grad, x, alpha, channel_dim, True, False)[0]
 
 
-class KeepMask(Function):
-    """Keeps 1 bit an element: whether x is negative. For an alpha without gradient."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, alpha: Tensor | float, channel_dim: int, relu: bool, inplace: bool = False
-    ) -> Tensor:
-        if inplace:
-            y = x
-            mask = _C.straight_through_relu_mask_(x) if relu else _C.learnable_leaky_relu_mask_(x, alpha, channel_dim)
-            ctx.mark_dirty(x)
-        elif relu:
-            y, mask = _C.straight_through_relu_mask(x)
-        else:
-            y, mask = _C.learnable_leaky_relu_mask(x, alpha, channel_dim)
-        if isinstance(alpha, Tensor):
-            ctx.save_for_backward(mask, alpha)
-        else:
-            ctx.save_for_backward(mask, None)
-            ctx.alpha = alpha
-        ctx.channel_dim = channel_dim
-        ctx.stride = y.stride()
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        mask, alpha = ctx.saved_tensors
-        if alpha is None:
-            alpha = ctx.alpha
-        if is_grad_enabled() or transforms_active():
-            # Any x with the same signs has the same gradient.
-            x = 1 - 2 * unpack(mask, grad, ctx.stride).to(grad.dtype)
-            if not transforms_active():
-                x.requires_grad_()  # grad_x joins a graph even where grad is a constant; its derivative by x is 0
-            grad_x = transforms.backward(grad, x, alpha, ctx.channel_dim, True, False)[0]
-        else:
-            grad_x = _C.backward_mask(grad, mask, alpha, ctx.channel_dim, ctx.stride)
-        return grad_x, None, None, None, None
+_C.set_differentiable(transforms.backward, _backward_of_mask)
 
 
 class KeepOutput(Function):
@@ -141,13 +95,11 @@ class PassGradient(Function):
 
 # `apply`, less what it does in Python for setup_context and functorch, which is a third of the time of a small call.
 # Tensors that have left a transform must come through `torch._C._functorch.unwrap_if_dead`, or lose their gradient.
-keep_input = super(Function, KeepInput).apply
-keep_mask = super(Function, KeepMask).apply
 keep_output = super(Function, KeepOutput).apply
 pass_gradient = super(Function, PassGradient).apply
 
 
-def unpack(mask: Tensor, like: Tensor, stride: tuple[int, ...]) -> Tensor:
+def unpack(mask: Tensor, like: Tensor, stride: Sequence[int]) -> Tensor:
     """The bits of `mask` as booleans of the shape of `like`; they are in the memory order that `stride` says."""
     bits = mask.unsqueeze(-1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8, device=mask.device)) & 1
     order = torch.empty_strided(like.shape, stride, dtype=torch.bool, device="meta")

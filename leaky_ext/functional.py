@@ -20,7 +20,8 @@ from torch.nn import Parameter
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _C, reference, transforms
-from .autograd import check_inplace, holds_data, keep_input, keep_mask, keep_output, pass_gradient
+from ._C import keep_input, keep_mask
+from .autograd import check_inplace, holds_data, keep_output, pass_gradient
 
 __all__ = [
     "learnable_leaky_relu",
