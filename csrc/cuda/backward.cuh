@@ -29,44 +29,50 @@ struct Backward {
         writes_grad_x(args.grad_x != nullptr) {}
 };
 
-// What is read of one pack.
-template <typename Operand>
+// What is read for the packs at i[0], i[1], ...
+template <typename Operand, int kPacks>
 struct Inputs {
-  Pack<typename Operand::T, Operand::kWidth> grad, saved;
-  unsigned bits;  // of the mask
+  typename Operand::Raw grad[kPacks], saved[kPacks];
+  unsigned bits[kPacks];  // of the mask
 
-  Inputs() = default;
-  __device__ __forceinline__ Inputs(const Backward<Operand>& p, typename Operand::Index i, int count)
-      : grad(p.grad.load(i, count)), saved(), bits(0) {
-    if (p.kind != Saved::Mask) saved = p.saved.load(i, count);
-    if (p.mask != nullptr && count > 0) bits = unsigned(p.mask[i / 8]) >> (i % 8);
+  __device__ __forceinline__ Inputs(const Backward<Operand>& p, const typename Operand::Index (&i)[kPacks],
+                                    const int (&count)[kPacks])
+      : saved(), bits() {
+    load_all(p.grad, i, count, grad);
+    if (p.kind != Saved::Mask) load_all(p.saved, i, count, saved);
+    if (p.mask == nullptr) return;
+#pragma unroll
+    for (int u = 0; u < kPacks; ++u) {
+      if (count[u] > 0) bits[u] = unsigned(p.mask[i[u] / 8]) >> (i[u] % 8);
+    }
   }
 };
 
 // Bit j: whether x was negative in element j of a pack.
-template <typename Operand>
-__device__ __forceinline__ unsigned negative_bits(const Backward<Operand>& p, const Inputs<Operand>& in) {
-  if (p.kind >= Saved::OutputAndMask) return in.bits;
+template <typename Operand, typename Packed>
+__device__ __forceinline__ unsigned negative_bits(const Backward<Operand>& p, const Packed& saved, unsigned mask_bits) {
+  if (p.kind >= Saved::OutputAndMask) return mask_bits;
   unsigned bits = 0;
 #pragma unroll
   for (int j = 0; j < Operand::kWidth; ++j) {
-    const auto saved = widen(in.saved.v[j]);
-    const bool of_input = negative(saved), of_output = signbit(saved) || isnan(saved);
+    const auto value = widen(saved.v[j]);
+    const bool of_input = negative(value), of_output = signbit(value) || isnan(value);
     bits |= unsigned(p.kind == Saved::Input ? of_input : of_output) << j;
   }
   return bits;
 }
 
-// Writes grad_x of one pack, if it is wanted; what the pack's elements add to d(alpha) goes to `products`, if that is
+// Writes grad_x of pack u, if it is wanted; what the pack's elements add to d(alpha) goes to `products`, if that is
 // not null.
-template <typename Operand, typename AlphaOf, typename V>
-__device__ __forceinline__ void backward_pack(const Backward<Operand>& p, const Inputs<Operand>& in,
+template <typename Operand, int kPacks, typename AlphaOf, typename V>
+__device__ __forceinline__ void backward_pack(const Backward<Operand>& p, const Inputs<Operand, kPacks>& in, int u,
                                               typename Operand::Index i, int count, AlphaOf alpha_of, V* products) {
   Pack<typename Operand::T, Operand::kWidth> result;
-  const unsigned bits = negative_bits(p, in);
+  const auto grads = Operand::unpack(in.grad[u]), saveds = Operand::unpack(in.saved[u]);
+  const unsigned bits = negative_bits(p, saveds, in.bits[u]);
 #pragma unroll
   for (int j = 0; j < Operand::kWidth; ++j) {
-    const V grad = widen(in.grad.v[j]), saved = widen(in.saved.v[j]), alpha = alpha_of(j);
+    const V grad = widen(grads.v[j]), saved = widen(saveds.v[j]), alpha = alpha_of(j);
     const bool is_negative = bits >> j & 1;
     result.v[j] = narrow<typename Operand::T>(grad_x(is_negative, grad, alpha));
     if (products != nullptr) {

@@ -55,7 +55,6 @@ __global__ void __launch_bounds__(kThreads, 2) backward_columns_kernel(const Bac
   double sum[kWidth] = {};
   const Index step = p.columns.rows * p.columns.groups;
   for (Index first = column.row * p.columns.groups; first < p.columns.periods; first += step * kUnroll) {
-    Inputs<Operand> in[kUnroll];
     Index i[kUnroll];
     int count[kUnroll];
 #pragma unroll
@@ -63,12 +62,12 @@ __global__ void __launch_bounds__(kThreads, 2) backward_columns_kernel(const Bac
       const Index period = first + u * step + column.group;
       i[u] = (period * p.columns.period + column.number) * kWidth;
       count[u] = column.active && period < p.columns.periods ? elements_at<Operand>(i[u], p.numel) : 0;
-      in[u] = Inputs<Operand>(p, i[u], count[u]);
     }
+    const Inputs<Operand, kUnroll> in(p, i, count);
     V products[kUnroll][kWidth];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      backward_pack(p, in[u], i[u], count[u], [&](int j) { return alpha[j]; }, kReduce ? products[u] : nullptr);
+      backward_pack(p, in, u, i[u], count[u], [&](int j) { return alpha[j]; }, kReduce ? products[u] : nullptr);
     }
     if (kReduce) {
 #pragma unroll

@@ -27,20 +27,22 @@ __global__ void __launch_bounds__(kThreads, 4) backward_flat_kernel(const Backwa
   constexpr int kUnroll = kPacksInFlight<Operand::kWidth>, kTile = kThreads * kUnroll;
   const V first_alpha = slope<V>(p.alpha, 0);
   for (Index base = Index(blockIdx.x) * kTile; base < p.packs; base += Index(gridDim.x) * kTile) {
-    Inputs<Operand> in[kUnroll];
+    Index i[kUnroll];
+    int count[kUnroll];
     V alpha[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      const Index i = (base + u * kThreads + threadIdx.x) * Operand::kWidth;
-      const int count = elements_at<Operand>(i, p.numel);
-      in[u] = Inputs<Operand>(p, i, count);
-      alpha[u] = p.one_slope || count == 0 ? first_alpha : slope<V>(p.alpha, int64_t(p.channels.of(i)));
+      i[u] = (base + u * kThreads + threadIdx.x) * Operand::kWidth;
+      count[u] = elements_at<Operand>(i[u], p.numel);
+    }
+    const Inputs<Operand, kUnroll> in(p, i, count);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      alpha[u] = p.one_slope || count[u] == 0 ? first_alpha : slope<V>(p.alpha, int64_t(p.channels.of(i[u])));
     }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      const Index i = (base + u * kThreads + threadIdx.x) * Operand::kWidth;
-      const int count = elements_at<Operand>(i, p.numel);
-      backward_pack(p, in[u], i, count, [&](int) { return alpha[u]; }, static_cast<V*>(nullptr));
+      backward_pack(p, in, u, i[u], count[u], [&](int) { return alpha[u]; }, static_cast<V*>(nullptr));
     }
   }
 }

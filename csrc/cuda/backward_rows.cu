@@ -30,9 +30,9 @@ struct BackwardRows : Backward<Operand> {
   }
 };
 
-// Three blocks of a multiprocessor's registers; with 64-bit indices two, so that nothing is spilled.
+// Registers for three blocks on a multiprocessor; for two where numbers are wide, so that nothing is spilled.
 template <typename Operand>
-__global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) == 8 ? 2 : 3)
+__global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + sizeof(typename Operand::T) > 8 ? 2 : 3)
     backward_rows_kernel(const BackwardRows<Operand> p) {
   using Index = typename Operand::Index;
   using V = Wide<typename Operand::T>;
@@ -45,7 +45,6 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) == 8
     const V alpha = slope<V>(p.alpha, int64_t(channel));
     double sum = 0;
     for (Index base = split * kTile; base < p.packs; base += p.splits * kTile) {
-      Inputs<Operand> in[kUnroll];
       Index i[kUnroll];
       int count[kUnroll];
 #pragma unroll
@@ -55,12 +54,12 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) == 8
         const Index place = (pack - row * p.row_packs.divisor) * Operand::kWidth;
         i[u] = (row * p.channels + channel) * p.inner + place;
         count[u] = pack < p.packs ? elements_at<Operand>(place, p.inner) : 0;
-        in[u] = Inputs<Operand>(p, i[u], count[u]);
       }
+      const Inputs<Operand, kUnroll> in(p, i, count);
       V products[kUnroll][Operand::kWidth], packs[kUnroll];
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        backward_pack(p, in[u], i[u], count[u], [&](int) { return alpha; }, products[u]);
+        backward_pack(p, in, u, i[u], count[u], [&](int) { return alpha; }, products[u]);
         packs[u] = tree_sum(products[u]);
       }
       sum += double(tree_sum(packs));

@@ -65,10 +65,11 @@ __device__ __forceinline__ void store_mask(uint8_t* mask, Index i, int count, un
   if (lane == 0 && count > 0) mask[i / 8] = uint8_t(bits);
 }
 
-template <typename Operand, typename Packed, typename AlphaOf>
-__device__ __forceinline__ void forward_pack(const Forward<Operand>& p, const Packed& x, typename Operand::Index i,
-                                             int count, AlphaOf alpha_of) {
-  Packed y;
+template <typename Operand, typename AlphaOf>
+__device__ __forceinline__ void forward_pack(const Forward<Operand>& p, const typename Operand::Raw& raw,
+                                             typename Operand::Index i, int count, AlphaOf alpha_of) {
+  const auto x = Operand::unpack(raw);
+  Pack<typename Operand::T, Operand::kWidth> y;
   unsigned bits = 0;
 #pragma unroll
   for (int j = 0; j < Operand::kWidth; ++j) {
@@ -99,20 +100,22 @@ __global__ void __launch_bounds__(kThreads, 4) forward_flat(const ForwardFlat<Op
   constexpr int kUnroll = kPacksInFlight<Operand::kWidth>, kTile = kThreads * kUnroll;
   const V first_alpha = slope<V>(p.alpha, 0);
   for (Index base = Index(blockIdx.x) * kTile; base < p.packs; base += Index(gridDim.x) * kTile) {
-    Pack<typename Operand::T, Operand::kWidth> x[kUnroll];
+    typename Operand::Raw x[kUnroll];
+    Index i[kUnroll];
+    int count[kUnroll];
     V alpha[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      const Index i = (base + u * kThreads + threadIdx.x) * Operand::kWidth;
-      const int count = elements_at<Operand>(i, p.numel);
-      x[u] = p.x.load(i, count);
-      alpha[u] = p.one_slope || count == 0 ? first_alpha : slope<V>(p.alpha, int64_t(p.channels.of(i)));
+      i[u] = (base + u * kThreads + threadIdx.x) * Operand::kWidth;
+      count[u] = elements_at<Operand>(i[u], p.numel);
     }
+    load_all(p.x, i, count, x);
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      const Index i = (base + u * kThreads + threadIdx.x) * Operand::kWidth;
-      forward_pack(p, x[u], i, elements_at<Operand>(i, p.numel), [&](int) { return alpha[u]; });
+      alpha[u] = p.one_slope || count[u] == 0 ? first_alpha : slope<V>(p.alpha, int64_t(p.channels.of(i[u])));
     }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) forward_pack(p, x[u], i[u], count[u], [&](int) { return alpha[u]; });
   }
 }
 
@@ -139,7 +142,7 @@ __global__ void __launch_bounds__(kThreads, 3) forward_columns(const ForwardColu
   }
   const Index step = p.columns.rows * p.columns.groups;
   for (Index first = column.row * p.columns.groups; first < p.columns.periods; first += step * kUnroll) {
-    Pack<typename Operand::T, Operand::kWidth> x[kUnroll];
+    typename Operand::Raw x[kUnroll];
     Index i[kUnroll];
     int count[kUnroll];
 #pragma unroll
@@ -147,8 +150,8 @@ __global__ void __launch_bounds__(kThreads, 3) forward_columns(const ForwardColu
       const Index period = first + u * step + column.group;
       i[u] = (period * p.columns.period + column.number) * Operand::kWidth;
       count[u] = column.active && period < p.columns.periods ? elements_at<Operand>(i[u], p.numel) : 0;
-      x[u] = p.x.load(i[u], count[u]);
     }
+    load_all(p.x, i, count, x);
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) forward_pack(p, x[u], i[u], count[u], [&](int j) { return alpha[j]; });
   }

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "../kernels.h"
 #include "index.cuh"
@@ -57,22 +58,39 @@ struct alignas(sizeof(T) * Width) Pack {
   T v[Width];
 };
 
+// A pack as it comes from memory. Unpacked only when all loads of a thread are under way: what takes a word apart waits
+// for its load, and would hold up those behind it.
+struct alignas(16) Words {
+  uint32_t words[4];
+};
+
 // An operand whose elements lie as the output's do, from an aligned address on: 16 bytes at once.
 template <typename T_, typename Index_>
 struct Dense {
   using T = T_;
   using Index = Index_;
+  using Raw = Words;
   static constexpr int kWidth = 16 / sizeof(T);
 
   T* data;
 
   Dense(const void* pointer, const Walk&) : data(static_cast<T*>(const_cast<void*>(pointer))) {}
 
-  __device__ __forceinline__ Pack<T, kWidth> load(Index i, int count) const {
-    if (count >= kWidth) return *reinterpret_cast<const Pack<T, kWidth>*>(data + i);
+  __device__ __forceinline__ Words load(Index i) const { return *reinterpret_cast<const Words*>(data + i); }
+
+  __device__ __forceinline__ Words load(Index i, int count) const {
+    if (count >= kWidth) return load(i);
     Pack<T, kWidth> pack;
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) pack.v[j] = j < count ? data[i + j] : narrow<T>(0.0f);
+    Words words;
+    memcpy(&words, &pack, sizeof words);
+    return words;
+  }
+
+  __device__ static __forceinline__ Pack<T, kWidth> unpack(const Words& words) {
+    Pack<T, kWidth> pack;
+    memcpy(&pack, &words, sizeof pack);
     return pack;
   }
 
@@ -94,6 +112,7 @@ template <typename T_, typename Index_>
 struct Strided {
   using T = T_;
   using Index = Index_;
+  using Raw = Pack<T, 1>;
   static constexpr int kWidth = 1;
 
   T* data;
@@ -101,9 +120,13 @@ struct Strided {
 
   Strided(const void* pointer, const Walk& walk) : data(static_cast<T*>(const_cast<void*>(pointer))), strides(walk) {}
 
+  __device__ __forceinline__ Pack<T, 1> load(Index i) const { return {{data[strides.offset(i)]}}; }
+
   __device__ __forceinline__ Pack<T, 1> load(Index i, int count) const {
     return {{count > 0 ? data[strides.offset(i)] : narrow<T>(0.0f)}};
   }
+
+  __device__ static __forceinline__ Pack<T, 1> unpack(const Pack<T, 1>& pack) { return pack; }
 
   __device__ __forceinline__ void store(Index i, int count, const Pack<T, 1>& pack) const {
     if (count > 0) data[strides.offset(i)] = pack.v[0];
@@ -114,6 +137,22 @@ struct Strided {
 template <typename Operand>
 __device__ __forceinline__ int elements_at(typename Operand::Index i, typename Operand::Index end) {
   return i >= end ? 0 : end - i < Operand::kWidth ? int(end - i) : Operand::kWidth;
+}
+
+// Loads the packs at i[0], i[1], ... One question for all of them, so that nothing stands between the loads.
+template <typename Operand, int kPacks>
+__device__ __forceinline__ void load_all(const Operand& operand, const typename Operand::Index (&i)[kPacks],
+                                         const int (&count)[kPacks], typename Operand::Raw (&raw)[kPacks]) {
+  bool whole = true;
+#pragma unroll
+  for (int u = 0; u < kPacks; ++u) whole = whole && count[u] >= Operand::kWidth;
+  if (whole) {
+#pragma unroll
+    for (int u = 0; u < kPacks; ++u) raw[u] = operand.load(i[u]);
+  } else {
+#pragma unroll
+    for (int u = 0; u < kPacks; ++u) raw[u] = operand.load(i[u], count[u]);
+  }
 }
 
 }  // namespace leaky_ext::cuda
