@@ -246,7 +246,13 @@ def test_mode(name: str, backend: str | None, function: str, alpha: str, modes_t
     elif outside:
         actual = run(compiler(ours), X, slope)
     else:
-        actual = compiler(lambda x: run(ours, x, slope))(X)
+        try:
+            actual = compiler(lambda x: run(ours, x, slope))(X)
+        except torch._dynamo.exc.UserError:  # torch 2.11 cannot compile jacfwd for a 0-d slope, whatever the function
+            with pytest.raises(torch._dynamo.exc.UserError):
+                compiler(lambda x: run(by_hand, x, slope))(X)
+            outcomes.add("raises: PyTorch cannot compile this")
+            return
     tolerance = 1e-6 if name == "autocast" else 1e-12
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     outcomes.add("right")
