@@ -211,7 +211,7 @@ def test_in_place_under_transforms(name: str) -> None:
     assert torch.equal(actual, expected)
     actual, expected = (func.jvp(f, (x,), (x.sin(),)) for f in weighted)
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-    with pytest.raises(RuntimeError, match="inplace|in-place"):
+    with pytest.raises(RuntimeError, match=r"inplace|in-place"):
         func.vmap(lambda alpha: in_place(x.clone()[:], alpha))(alpha.expand(2).clone())
 
 
