@@ -1,9 +1,5 @@
-// The C++ API (leaky_ext.h): the operators, or where a gradient is needed the functions of autograd.h. Built by CMake
-// alone.
-#include <ATen/core/grad_mode.h>
-
+// The C++ API. Built by CMake alone.
 #include "autograd.h"
-#include "calls.h"
 #include "leaky_ext.h"
 #include "ops.h"
 
@@ -12,9 +8,9 @@ namespace {
 
 using at::Tensor;
 
-Tensor apply(const Tensor& x, const Slope& alpha, int64_t channel_dim, bool relu) {
+Tensor activation(const Tensor& x, const Slope& alpha, int64_t channel_dim, bool relu) {
   const Tensor* slopes = std::get_if<Tensor>(&alpha);
-  if (slopes) check_alpha(x, *slopes, channel_dim);
+  if (relu && slopes) check_alpha(x, *slopes, channel_dim);  // which plays no part before the backward
   if (at::GradMode::is_enabled()) {
     if (slopes && slopes->requires_grad()) return keep_input(x, alpha, channel_dim, relu);
     if (x.requires_grad()) return keep_mask(x, alpha, channel_dim, relu, false);
@@ -25,15 +21,15 @@ Tensor apply(const Tensor& x, const Slope& alpha, int64_t channel_dim, bool relu
 }  // namespace
 
 Tensor learnable_leaky_relu(const Tensor& x, const Tensor& alpha, int64_t channel_dim) {
-  return apply(x, alpha, channel_dim, false);
+  return activation(x, alpha, channel_dim, false);
 }
 
-Tensor learnable_leaky_relu(const Tensor& x, double alpha) { return apply(x, alpha, 1, false); }
+Tensor learnable_leaky_relu(const Tensor& x, double alpha) { return activation(x, alpha, 1, false); }
 
 Tensor straight_through_relu(const Tensor& x, const Tensor& alpha, int64_t channel_dim) {
-  return apply(x, alpha, channel_dim, true);
+  return activation(x, alpha, channel_dim, true);
 }
 
-Tensor straight_through_relu(const Tensor& x, double alpha) { return apply(x, alpha, 1, true); }
+Tensor straight_through_relu(const Tensor& x, double alpha) { return activation(x, alpha, 1, true); }
 
 }  // namespace leaky_ext

@@ -4,8 +4,8 @@
 
 #include "autograd.h"
 #include "calls.h"
+#include "checks.h"
 #include "kernels.h"
-#include "ops.h"
 
 #if !defined(LEAKY_CUDA_ARCHITECTURES)
 #define LEAKY_CUDA_ARCHITECTURES ""

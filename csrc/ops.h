@@ -1,14 +1,39 @@
-// What ops.cpp offers beside the operators that it registers.
+// The way from tensors to the kernels, for every operator: checks, allocation, launch.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-namespace leaky_ext {
+#include <optional>
+#include <tuple>
 
-// Raises the errors that an operator would raise for these arguments.
-void check_alpha(const at::Tensor& x, const at::Tensor& alpha, int64_t channel_dim);
+#include "kernels.h"
 
-// Whether every slope is greater than 0, so that the sign of an output tells the sign of its input. CPU tensors only.
-bool alpha_is_positive(const at::Tensor& alpha);
+namespace leaky_ext::ops {
 
-}  // namespace leaky_ext
+// What a slope argument was: a tensor with its channel_dim, or a float.
+struct SlopeArg {
+  const at::Tensor* tensor = nullptr;
+  int64_t channel_dim = 1;
+  double value = 0;
+};
+
+struct ForwardOptions {
+  Formula formula = Formula::LeakyReLU;
+  bool mask = false, in_place = false, positive_zero = false;
+};
+
+struct Outputs {
+  at::Tensor y, mask;
+};
+
+Outputs forward(const at::Tensor& x, const SlopeArg& slope, ForwardOptions options);
+
+// What is not needed comes back undefined.
+std::tuple<at::Tensor, at::Tensor> backward_input(const at::Tensor& grad, const at::Tensor& x, const SlopeArg& slope,
+                                                  bool need_x, bool need_alpha);
+at::Tensor backward_mask(const at::Tensor& grad, const at::Tensor& mask, const SlopeArg& slope, at::IntArrayRef stride);
+std::tuple<at::Tensor, at::Tensor> backward_output(const at::Tensor& grad, const at::Tensor& y,
+                                                   const std::optional<at::Tensor>& mask, const SlopeArg& slope,
+                                                   bool need_x, bool need_alpha);
+
+}  // namespace leaky_ext::ops

@@ -1,4 +1,4 @@
-# The native module (csrc/bindings.cpp). The operators without autograd (csrc/ops.cpp), then csrc/autograd.cpp.
+# The native module (csrc/bindings.cpp). The operators without autograd (csrc/library.cpp), then csrc/autograd.cpp.
 from collections.abc import Callable, Sequence
 from typing import Any
 
