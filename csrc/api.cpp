@@ -1,7 +1,9 @@
 // The C++ API. Built by CMake alone.
+#include <ATen/core/grad_mode.h>
+
 #include "autograd.h"
+#include "checks.h"
 #include "leaky_ext.h"
-#include "ops.h"
 
 namespace leaky_ext {
 namespace {
