@@ -45,7 +45,7 @@ bool prepare_output(void* memory, int64_t bytes) {
     advise_huge_pages(begin, bytes);
     return false;
   }
-  return bytes >= kStreamBytes && begin % 64 == 0;
+  return begin % 64 == 0;
 }
 
 }  // namespace leaky_ext::cpu
