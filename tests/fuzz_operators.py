@@ -9,6 +9,7 @@ each call printed before it is made, and the last one is shown.
 import argparse
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -216,7 +217,23 @@ def run_batch(seed, calls, trace):
 
 def in_process(seed, calls, trace=False):
     command = [sys.executable, __file__, "--seed", str(seed), "--batch", str(calls)] + ["--trace"] * trace
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def fuzz(calls, seed):
+    """Makes the calls, batch after batch, and counts what came of them. A crash is an AssertionError."""
+    outcomes = Counter()
+    for done in range(0, calls, BATCH):
+        batch, batch_seed = min(BATCH, calls - done), seed + done // BATCH
+        process = in_process(batch_seed, batch)
+        if process.returncode:
+            last = in_process(batch_seed, batch, trace=True).stdout.splitlines()[-1:]
+            said = f"batch {batch_seed} ended with status {process.returncode}; the last call: {last}"
+            raise AssertionError(f"{said}\n{process.stderr[-3000:]}")
+        outcomes.update(json.loads(process.stdout))
+        print(f"{done + batch:,} calls: {dict(outcomes)}", flush=True)
+    return outcomes
 
 
 def main():
@@ -228,20 +245,8 @@ def main():
     options = parser.parse_args()
     if options.batch:
         print(json.dumps(run_batch(options.seed, options.batch, options.trace)))
-        return
-
-    outcomes = Counter()
-    for done in range(0, options.calls, BATCH):
-        calls, seed = min(BATCH, options.calls - done), options.seed + done // BATCH
-        process = in_process(seed, calls)
-        if process.returncode:
-            trace = in_process(seed, calls, trace=True)
-            print(
-                f"batch {seed} ended with status {process.returncode}; the last call:", *trace.stdout.splitlines()[-1:]
-            )
-            raise SystemExit(process.stderr[-3000:])
-        outcomes.update(json.loads(process.stdout))
-        print(f"{done + calls:,} calls: {dict(outcomes)}", flush=True)
+    else:
+        fuzz(options.calls, options.seed)
 
 
 if __name__ == "__main__":
