@@ -10,9 +10,16 @@ from leaky_ext import LearnableLeakyReLU, StraightThroughReLU, parameter_groups
 def model():
     shared = LearnableLeakyReLU()
     return nn.Sequential(
-        nn.Linear(4, 8), shared, nn.BatchNorm1d(8), shared, nn.PReLU(8), StraightThroughReLU(learnable=True, num_parameters=8),
-        nn.Linear(8, 2), StraightThroughReLU(), nn.ReLU(),
-    )  # fmt: skip
+        nn.Linear(4, 8),
+        shared,
+        nn.BatchNorm1d(8),
+        shared,
+        nn.PReLU(8),
+        StraightThroughReLU(learnable=True, num_parameters=8),
+        nn.Linear(8, 2),
+        StraightThroughReLU(),
+        nn.ReLU(),
+    )
 
 
 def test_every_parameter_is_in_exactly_one_group():
