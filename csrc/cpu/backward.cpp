@@ -67,9 +67,8 @@ class Backward {
     }
     if (args_.grad_x) {
       Bits* grad_x = static_cast<Bits*>(args_.grad_x) + begin;
-      const bool aligned = reinterpret_cast<uintptr_t>(grad_x) % 64 == 0;
       chunk.grad_x = grad_x;
-      chunk.stream = stream_ && (aligned || (n >= kStreamRun && args_.kind != Saved::OutputAndMask));
+      chunk.stream = stream_ && reinterpret_cast<uintptr_t>(grad_x) % 64 == 0;
     }
     if (alpha) {
       chunk.alpha = *alpha;

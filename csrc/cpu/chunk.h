@@ -15,7 +15,7 @@ struct ForwardChunk {
   double alpha;        // used where alphas is null
   const void* alphas;  // one slope for each element
   uint8_t* mask;       // may be null; bit 0 of byte 0 belongs to x[0]
-  bool stream;         // non-temporal stores
+  bool stream;         // non-temporal stores, from a cache line on
 };
 
 struct BackwardChunk {

@@ -1,7 +1,8 @@
 // The loops over one chunk, written once. Included by loops_*.cpp inside a namespace that has brought a vec_*.h.
 //
 // A loop works on groups of 64 elements: one word of the mask, and whole cache lines of every type. What is left at the
-// end, or before the first aligned group where stores are streamed, passes through a padded group on the stack.
+// end passes through a padded group on the stack. Groups are counted from the chunk's first element, wherever it lies
+// in memory: sums are always over the same elements.
 
 constexpr int kGroup = 64;
 
@@ -58,13 +59,6 @@ LEAKY_HD uint64_t forward_group(const T* x, T* y, Slope<T, kPer> slope, bool wan
   return word;
 }
 
-// How many elements to pass before `p` lies on a cache line.
-template <typename T>
-LEAKY_HD int64_t until_aligned(const T* p, int64_t n) {
-  const int64_t head = int64_t((-reinterpret_cast<uintptr_t>(p) & 63) / sizeof(T));
-  return head < n ? head : n;
-}
-
 template <typename T>
 LEAKY_HD void copy_some(T* to, const T* from, int64_t n) {
   std::memcpy(to, from, size_t(n) * sizeof(T));
@@ -89,10 +83,6 @@ void forward(const ForwardChunk& chunk) {
   };
 
   int64_t i = 0;
-  if (chunk.stream && !chunk.mask) {
-    i = until_aligned(y, chunk.n);
-    if (i) padded(0, i);
-  }
   for (; i + kGroup <= chunk.n; i += kGroup) {
     const Slope<T, kPer> slope{uniform, kPer ? alphas + i : nullptr};
     const uint64_t word = forward_group<T, kFormula, kPer>(x + i, y + i, slope, chunk.mask != nullptr, chunk.stream);
@@ -174,10 +164,6 @@ double backward(const BackwardChunk& chunk) {
   };
 
   int64_t i = 0;
-  if (chunk.stream && !kReadsMask && grad_x) {
-    i = until_aligned(grad_x, chunk.n);
-    if (i) padded(0, i);
-  }
   for (; i + kGroup <= chunk.n; i += kGroup) {
     uint64_t word = 0;
     if constexpr (kReadsMask) std::memcpy(&word, chunk.mask + i / 8, sizeof word);

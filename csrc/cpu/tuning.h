@@ -24,7 +24,4 @@ constexpr int64_t kRun = 32;
 //   fresh memory, 2 threads     64 MiB: 52 ms on ordinary pages, 29 ms on huge ones; 4 MiB: 3.0 and 2.8 ms.
 constexpr int64_t kLargeOutput = int64_t(4) << 20;
 
-// Shorter stretches that do not start on a cache line are stored the ordinary way.
-constexpr int64_t kStreamRun = 256;
-
 }  // namespace leaky_ext::cpu
