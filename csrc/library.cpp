@@ -101,6 +101,23 @@ void refuse_autograd(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
   op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
 }
 
+// torch's own fallback for views with the negative bit takes what an in-place operator returns for its first argument:
+// these return the mask.
+constexpr const char* kMaskInPlace[] = {"learnable_leaky_relu_mask_", "learnable_leaky_relu_mask_.Scalar",
+                                        "straight_through_relu_mask_"};
+
+void resolve_negative(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
+  const size_t count = op.schema().arguments().size();
+  const Tensor x = torch::jit::peek(*stack, 0, count).toTensor();
+  for (size_t i = 0; i < count; ++i) {
+    c10::IValue& argument = torch::jit::peek(*stack, i, count);
+    if (argument.isTensor()) argument = argument.toTensor().resolve_neg();
+  }
+  const Tensor plain = torch::jit::peek(*stack, 0, count).toTensor();
+  op.callBoxed(stack);
+  if (x.is_neg()) x.copy_(plain);
+}
+
 #if !defined(LEAKY_WITH_CUDA)
 void refuse_cuda(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
   TORCH_CHECK(false, op.schema().operator_name(),
@@ -136,4 +153,10 @@ TORCH_LIBRARY_IMPL(leaky_ext, CUDA, m) {
 TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) {
   leaky_ext::ops::implement_all(
       m, [] { return torch::CppFunction::makeFromBoxedFunction<&leaky_ext::ops::refuse_autograd>(); });
+}
+
+TORCH_LIBRARY_IMPL(leaky_ext, Negative, m) {
+  for (const char* name : leaky_ext::ops::kMaskInPlace) {
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&leaky_ext::ops::resolve_negative>());
+  }
 }

@@ -73,6 +73,20 @@ def test_in_place(layout: str) -> None:
     assert bool((memory == 42).all())
 
 
+@pytest.mark.parametrize("in_place", ["", "_"])
+@pytest.mark.parametrize("operator", ["learnable_leaky_relu", "straight_through_relu"])
+def test_views_with_the_negative_bit(operator: str, in_place: str) -> None:
+    """The imaginary part of a conjugate is a view whose memory holds the opposite of its elements."""
+    root, alpha = torch.randn(5, 6, requires_grad=True), torch.rand(6)
+    expected = getattr(leaky_ext, operator)(root, alpha)
+    (expected_grad,) = torch.autograd.grad(expected.square().sum(), root)
+    x = torch.complex(root, -root).conj().imag
+    assert x.is_neg()
+    y = getattr(leaky_ext, operator + in_place)(x, alpha)
+    (grad,) = torch.autograd.grad(y.square().sum(), root)
+    assert torch.equal(y, expected) and torch.equal(grad, expected_grad)
+
+
 @pytest.mark.parametrize("layout", ["channels_last", "channels_last_3d", "transposed", "permuted", "sliced", "narrow"])
 def test_nothing_is_copied(layout: str) -> None:
     """The only memory taken is that of the outputs: y; grad_x and grad_alpha."""

@@ -186,10 +186,9 @@ def test_which_torch_goes_with_which_build(built, with_cuda, running, running_cu
     assert message is None if fits else built in message and running in message
 
 
-def test_a_source_tree_that_was_not_built_says_so(source):
-    message = run(
-        sys.executable, "-c", f"import sys; sys.path.insert(0, {str(source)!r}); import leaky_ext", check=False
-    )
+def test_a_source_tree_that_was_not_built_says_so(source, tmp_path):
+    environment = Environment(tmp_path / "environment", "torch")  # an editable install here would lend its module
+    message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
     assert "leaky_ext has no native module here" in message
 
 

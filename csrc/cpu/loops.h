@@ -72,23 +72,21 @@ void forward(const ForwardChunk& chunk) {
   const S* alphas = static_cast<const S*>(chunk.alphas);
   const VecOf<T> uniform{S(chunk.alpha)};
 
-  const auto padded = [&](int64_t at, int64_t n) {
-    T in[kGroup] = {}, out[kGroup];
-    S slopes[kGroup] = {};
-    copy_some(in, x + at, n);
-    if constexpr (kPer) copy_some(slopes, alphas + at, n);
-    const uint64_t word = forward_group<T, kFormula, kPer>(in, out, {uniform, slopes}, chunk.mask != nullptr, false);
-    copy_some(y + at, out, n);
-    if (chunk.mask) std::memcpy(chunk.mask + at / 8, &word, size_t(n + 7) / 8);
-  };
-
   int64_t i = 0;
   for (; i + kGroup <= chunk.n; i += kGroup) {
     const Slope<T, kPer> slope{uniform, kPer ? alphas + i : nullptr};
     const uint64_t word = forward_group<T, kFormula, kPer>(x + i, y + i, slope, chunk.mask != nullptr, chunk.stream);
     if (chunk.mask) std::memcpy(chunk.mask + i / 8, &word, sizeof word);
   }
-  if (i < chunk.n) padded(i, chunk.n - i);
+  if (const int64_t rest = chunk.n - i; rest > 0) {
+    T in[kGroup] = {}, out[kGroup];
+    S slopes[kGroup] = {};
+    copy_some(in, x + i, rest);
+    if constexpr (kPer) copy_some(slopes, alphas + i, rest);
+    const uint64_t word = forward_group<T, kFormula, kPer>(in, out, {uniform, slopes}, chunk.mask != nullptr, false);
+    copy_some(y + i, out, rest);
+    if (chunk.mask) std::memcpy(chunk.mask + i / 8, &word, size_t(rest + 7) / 8);
+  }
 }
 
 template <typename T>
@@ -149,20 +147,6 @@ double backward(const BackwardChunk& chunk) {
   const VecOf<T> uniform{S(chunk.alpha)};
   Double total(0);
 
-  const auto padded = [&](int64_t at, int64_t n) {
-    T in[kGroup] = {}, kept[kGroup] = {}, out[kGroup];
-    S slopes[kGroup] = {}, terms[kGroup];
-    uint64_t word = 0;
-    copy_some(in, grad + at, n);
-    if constexpr (kReadsSaved) copy_some(kept, saved + at, n);
-    if constexpr (kPer) copy_some(slopes, alphas + at, n);
-    if constexpr (kReadsMask) std::memcpy(&word, chunk.mask + at / 8, size_t(n + 7) / 8);
-    total = backward_group<T, kSaved, kPer>({in, kept, out, products ? terms : nullptr, word}, {uniform, slopes}, false,
-                                            total);
-    if (grad_x) copy_some(grad_x + at, out, n);
-    if (products) copy_some(products + at, terms, n);
-  };
-
   int64_t i = 0;
   for (; i + kGroup <= chunk.n; i += kGroup) {
     uint64_t word = 0;
@@ -171,7 +155,19 @@ double backward(const BackwardChunk& chunk) {
                          products ? products + i : nullptr, word};
     total = backward_group<T, kSaved, kPer>(group, {uniform, kPer ? alphas + i : nullptr}, chunk.stream, total);
   }
-  if (i < chunk.n) padded(i, chunk.n - i);
+  if (const int64_t rest = chunk.n - i; rest > 0) {
+    T in[kGroup] = {}, kept[kGroup] = {}, out[kGroup];
+    S slopes[kGroup] = {}, terms[kGroup];
+    uint64_t word = 0;
+    copy_some(in, grad + i, rest);
+    if constexpr (kReadsSaved) copy_some(kept, saved + i, rest);
+    if constexpr (kPer) copy_some(slopes, alphas + i, rest);
+    if constexpr (kReadsMask) std::memcpy(&word, chunk.mask + i / 8, size_t(rest + 7) / 8);
+    const Group<T> group{in, kept, out, products ? terms : nullptr, word};
+    total = backward_group<T, kSaved, kPer>(group, {uniform, slopes}, false, total);
+    if (grad_x) copy_some(grad_x + i, out, rest);
+    if (products) copy_some(products + i, terms, rest);
+  }
   return sum_of_lanes(total);
 }
 

@@ -30,11 +30,7 @@ __global__ void __launch_bounds__(kThreads, 4) backward_flat_kernel(const Backwa
     Index i[kUnroll];
     int count[kUnroll];
     V alpha[kUnroll];
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      i[u] = (base + u * kThreads + threadIdx.x) * Operand::kWidth;
-      count[u] = elements_at<Operand>(i[u], p.numel);
-    }
+    packs_of_tile<Operand>(base, p.numel, i, count);
     const Inputs<Operand, kUnroll> in(p, i, count);
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {

@@ -10,6 +10,7 @@
 
 #include "../kernels.h"
 #include "index.cuh"
+#include "tuning.h"
 
 namespace leaky_ext::cuda {
 
@@ -137,6 +138,17 @@ struct Strided {
 template <typename Operand>
 __device__ __forceinline__ int elements_at(typename Operand::Index i, typename Operand::Index end) {
   return i >= end ? 0 : end - i < Operand::kWidth ? int(end - i) : Operand::kWidth;
+}
+
+// Where this thread's packs lie in a tile that begins at pack `base`, and how many elements of each there are.
+template <typename Operand, int kPacks>
+__device__ __forceinline__ void packs_of_tile(typename Operand::Index base, typename Operand::Index numel,
+                                              typename Operand::Index (&i)[kPacks], int (&count)[kPacks]) {
+#pragma unroll
+  for (int u = 0; u < kPacks; ++u) {
+    i[u] = (base + u * kThreads + threadIdx.x) * Operand::kWidth;
+    count[u] = elements_at<Operand>(i[u], numel);
+  }
 }
 
 // Loads the packs at i[0], i[1], ... One question for all of them, so that nothing stands between the loads.
