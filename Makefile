@@ -49,7 +49,7 @@ aarch64:  ## the kernels for 64-bit ARM, their tests under QEMU
 matrix: $(INSTALLED)  ## builds and tests against each torch, and prints the table
 	$(BIN)/python scripts/matrix.py
 
-sanitize: $(INSTALLED)  ## the tests under ASan and UBSan, concurrent calls under TSan, kernels under valgrind
+sanitize: $(BUILT)  ## the tests under ASan and UBSan, concurrent calls under TSan, kernels under valgrind
 	PATH="$(abspath $(BIN)):$$PATH" scripts/sanitize.sh build/sanitize
 
 fuzz: $(BUILT)  ## a million hostile calls of the raw operators

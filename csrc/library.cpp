@@ -101,11 +101,8 @@ void refuse_autograd(const c10::OperatorHandle& op, c10::DispatchKeySet keys, to
   op.redispatchBoxed(keys & c10::after_ADInplaceOrView_keyset, stack);
 }
 
-// torch's own fallback for views with the negative bit takes what an in-place operator returns for its first argument:
-// these return the mask.
-constexpr const char* kMaskInPlace[] = {"learnable_leaky_relu_mask_", "learnable_leaky_relu_mask_.Scalar",
-                                        "straight_through_relu_mask_"};
-
+// In-place operators on a view with the negative bit. torch's own fallback takes it that an in-place operator returns
+// its first argument; ours do not, and it would read beyond what they return.
 void resolve_negative(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
   const size_t count = op.schema().arguments().size();
   const Tensor x = torch::jit::peek(*stack, 0, count).toTensor();
@@ -126,9 +123,11 @@ void refuse_cuda(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit:
 }
 #endif
 
+std::string name_of(const std::string& schema) { return schema.substr(0, schema.find('(')); }
+
 template <typename Make>
 void implement_all(torch::Library& m, Make make) {
-  for (const std::string schema : kSchemas) m.impl(schema.substr(0, schema.find('(')).c_str(), make());
+  for (const char* schema : kSchemas) m.impl(name_of(schema).c_str(), make());
 }
 
 }  // namespace
@@ -156,7 +155,9 @@ TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) {
 }
 
 TORCH_LIBRARY_IMPL(leaky_ext, Negative, m) {
-  for (const char* name : leaky_ext::ops::kMaskInPlace) {
-    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&leaky_ext::ops::resolve_negative>());
+  for (const std::string schema : leaky_ext::ops::kSchemas) {
+    if (schema.find("(a!)") == schema.npos) continue;
+    m.impl(leaky_ext::ops::name_of(schema).c_str(),
+           torch::CppFunction::makeFromBoxedFunction<&leaky_ext::ops::resolve_negative>());
   }
 }

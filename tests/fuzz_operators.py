@@ -218,6 +218,9 @@ def run_batch(seed, calls, trace):
 def in_process(seed, calls, trace=False):
     command = [sys.executable, __file__, "--seed", str(seed), "--batch", str(calls)] + ["--trace"] * trace
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    if sys.platform == "linux":  # glibc's checks of the heap, unless a sanitizer's are there
+        environment |= {"MALLOC_CHECK_": "3"}
+        environment.setdefault("LD_PRELOAD", "libc_malloc_debug.so.0")
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 

@@ -1,0 +1,224 @@
+// Backward on the CPU: grad_x and, in the same pass, d(alpha).
+#include <vector>
+
+#include "chunk.h"
+#include "large_output.h"
+#include "parallel.h"
+#include "partition.h"
+#include "slopes.h"
+#include "tuning.h"
+#include "walk.h"
+
+namespace leaky_ext::cpu {
+namespace {
+
+template <typename S, typename Bits>  // the type of the arithmetic, and of an element's bits
+class Backward {
+ public:
+  explicit Backward(const BackwardArgs& args)
+      : args_(args),
+        slopes_(args.alpha, args.shape),
+        partition_(args.shape),
+        loops_(loops(args.dtype)),
+        staged_(!args.grad_walk.dense() || (args.saved && !args.saved_walk.dense()) ||
+                args.kind == Saved::OutputAndMask),
+        stream_(args.grad_x && prepare_output(args.grad_x, args.shape.numel() * int64_t(sizeof(Bits)))) {}
+
+  void run(ParallelFor parallel_for) const {
+    const int64_t n = args_.shape.numel();
+    if (!args_.grad_alpha) {
+      run_tasks(parallel_for, (n + kTask - 1) / kTask,
+                [&](int64_t begin, int64_t end) { flat(begin * kTask, std::min(end * kTask, n)); });
+      return;
+    }
+    if (n == 0) {
+      const std::vector<double> zeros(size_t(args_.shape.channels), 0.0);
+      write(0, zeros.data(), args_.shape.channels);
+      return;
+    }
+    std::vector<double> partials(partition_.direct() ? 0 : size_t(partition_.partials()));
+    run_tasks(parallel_for, partition_.tasks(), [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) rectangle(task, partials.data());
+    });
+    if (!partition_.direct()) combine(partials.data());
+  }
+
+ private:
+  // Elements begin to begin + n. Returns the sum of their products, or writes these to `products`.
+  double chunk(int64_t begin, int64_t n, const double* alpha, S* products) const {
+    alignas(64) Bits grad_buffer[kChunk], saved_buffer[kChunk];
+    S slopes_buffer[kChunk];
+    uint8_t mask_buffer[kChunk / 8 + 1];
+    const Bits* grad = static_cast<const Bits*>(args_.grad);
+    const Bits* saved = static_cast<const Bits*>(args_.saved);
+    BackwardChunk chunk{grad + begin, saved + begin, nullptr, nullptr, n, 0, nullptr, products, false};
+    if (!args_.grad_walk.dense()) {
+      gather(grad, args_.grad_walk, begin, n, grad_buffer);
+      chunk.grad = grad_buffer;
+    }
+    if (saved && !args_.saved_walk.dense()) {
+      gather(saved, args_.saved_walk, begin, n, saved_buffer);
+      chunk.saved = saved_buffer;
+    }
+    if (args_.kind == Saved::Mask) chunk.mask = args_.mask + begin / 8;
+    if (args_.kind == Saved::OutputAndMask) {
+      align_mask(begin, n, mask_buffer);
+      chunk.mask = mask_buffer;
+    }
+    if (args_.grad_x) {
+      Bits* grad_x = static_cast<Bits*>(args_.grad_x) + begin;
+      chunk.grad_x = grad_x;
+      chunk.stream = stream_ && reinterpret_cast<uintptr_t>(grad_x) % 64 == 0;
+    }
+    if (alpha) {
+      chunk.alpha = *alpha;
+    } else {
+      chunk.alphas = slopes_.of_elements(begin, n, slopes_buffer);
+    }
+    return loops_.backward[int(args_.kind)][alpha ? kUniform : kPerElement](chunk);
+  }
+
+  // The mask's bits from `begin` on, shifted so that the first is bit 0.
+  void align_mask(int64_t begin, int64_t n, uint8_t* to) const {
+    const uint8_t* from = args_.mask + begin / 8;
+    const int shift = int(begin % 8);
+    const int64_t bytes = (n + shift + 7) / 8;
+    for (int64_t i = 0; i < bytes; ++i) {
+      const unsigned high = i + 1 < bytes ? from[i + 1] : 0;
+      to[i] = uint8_t((from[i] | high << 8) >> shift);
+    }
+  }
+
+  // Elements with the one slope alpha; returns the sum of their products.
+  double stretch(int64_t begin, int64_t n, double alpha) const {
+    if (!staged_) return chunk(begin, n, &alpha, nullptr);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i += kChunk) sum += chunk(begin + i, std::min(kChunk, n - i), &alpha, nullptr);
+    return sum;
+  }
+
+  // Elements begin to end, in chunks of `step`; `take` gets each chunk's place, length and products.
+  template <typename Take>
+  void chunks(int64_t begin, int64_t end, int64_t step, Take take) const {
+    alignas(64) S products[kChunk];
+    for (int64_t i = begin; i < end; i += step) {
+      const int64_t n = std::min(step, end - i);
+      chunk(i, n, nullptr, products);
+      take(i, n, products);
+    }
+  }
+
+  // No d(alpha): any order will do.
+  void flat(int64_t begin, int64_t end) const {
+    if (slopes_.uniform()) {
+      stretch(begin, end - begin, slopes_.of_channel(0));
+      return;
+    }
+    for (int64_t i = begin; i < end; i += kChunk) chunk(i, std::min(kChunk, end - i), nullptr, nullptr);
+  }
+
+  void rectangle(int64_t task, double* partials) const {
+    const Partition& p = partition_;
+    const int64_t row = slopes_.row();
+    const int64_t block = task / p.slot_blocks;
+    const int64_t first = task % p.slot_blocks * p.slots_per_task;
+    const int64_t last = std::min(first + p.slots_per_task, p.slots);
+    const int64_t top = block * p.rows_per_task;
+    const int64_t bottom = std::min(top + p.rows_per_task, p.shape.outer);
+    std::vector<double> sums(size_t(last - first), 0.0);
+
+    if (p.slot >= kRun || slopes_.uniform()) {
+      for (int64_t r = top; r < bottom; ++r) {
+        for (int64_t s = first; s < last; ++s) {
+          const int64_t begin = p.begin_of(s);
+          sums[s - first] += stretch(r * row + begin, p.begin_of(s + 1) - begin, slopes_.of_channel(p.channel_of(s)));
+        }
+      }
+    } else if (row <= kChunk) {
+      short_rows(top * row, bottom * row, sums.data());
+    } else {
+      const int64_t step = kChunk / p.slot * p.slot;
+      for (int64_t r = top; r < bottom; ++r) {
+        chunks(r * row + first * p.slot, r * row + last * p.slot, step, [&](int64_t at, int64_t n, const S* products) {
+          double* to = sums.data() + (at - r * row) / p.slot - first;
+          if (p.slot == 1) {
+            loops_.accumulate(products, n, to);
+          } else {
+            for (int64_t i = 0; i < n; i += p.slot) *to++ += loops_.sum(products + i, p.slot);
+          }
+        });
+      }
+    }
+
+    if (p.direct()) {
+      write(first, sums.data(), last - first);
+    } else {
+      std::copy(sums.begin(), sums.end(), partials + block * p.slots + first);
+    }
+  }
+
+  // Whole rows, many to a chunk: products are added column by column, and the columns of a slope at the end.
+  void short_rows(int64_t begin, int64_t end, double* sums) const {
+    const int64_t row = slopes_.row();
+    const int64_t step = std::min(kChunk / row * row, end - begin);
+    std::vector<double> columns(size_t(step), 0.0);
+    chunks(begin, end, step,
+           [&](int64_t, int64_t n, const S* products) { loops_.accumulate(products, n, columns.data()); });
+    for (auto column = columns.begin(); column != columns.end();) {
+      for (int64_t s = 0; s < partition_.slots; ++s) {
+        for (int64_t i = 0; i < partition_.slot; ++i) sums[s] += *column++;
+      }
+    }
+  }
+
+  // Adds the row blocks, then a channel's slots, each pair by pair: the error grows with the logarithm of their number.
+  void combine(double* partials) const {
+    const Partition& p = partition_;
+    add_pairwise(partials, p.row_blocks, p.slots, p.slots);
+    for (int64_t c = 0; c < p.shape.channels; ++c) {
+      double* channel = partials + c * p.slots_per_channel;
+      add_pairwise(channel, p.slots_per_channel, 1, 1);
+      write(c, channel, 1);
+    }
+  }
+
+  // Adds `count` rows of `width` numbers into the first.
+  static void add_pairwise(double* rows, int64_t count, int64_t width, int64_t stride) {
+    for (int64_t gap = 1; gap < count; gap *= 2) {
+      for (int64_t i = 0; i + gap < count; i += 2 * gap) {
+        double* to = rows + i * stride;
+        const double* from = to + gap * stride;
+        for (int64_t j = 0; j < width; ++j) to[j] += from[j];
+      }
+    }
+  }
+
+  void write(int64_t channel, const double* sums, int64_t n) const {
+    with_type(args_.grad_alpha_dtype, [&](auto* type) {
+      auto* to = static_cast<decltype(type)>(args_.grad_alpha) + channel;
+      for (int64_t i = 0; i < n; ++i) store_rounded(to + i, sums[i]);
+    });
+  }
+
+  const BackwardArgs& args_;
+  const Slopes<S> slopes_;
+  const Partition partition_;
+  const Loops& loops_;
+  const bool staged_;
+  const bool stream_;
+};
+
+}  // namespace
+
+void backward(const BackwardArgs& args, ParallelFor parallel_for) {
+  switch (args.dtype) {
+    case DType::Float64:
+      return Backward<double, uint64_t>(args).run(parallel_for);
+    case DType::Float32:
+      return Backward<float, uint32_t>(args).run(parallel_for);
+    default:
+      return Backward<float, uint16_t>(args).run(parallel_for);
+  }
+}
+
+}  // namespace leaky_ext::cpu

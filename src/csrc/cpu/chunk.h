@@ -1,0 +1,59 @@
+// One contiguous stretch of elements, and the loops that work on it: what each instruction set provides.
+#pragma once
+
+#include <cstdint>
+
+#include "../kernels.h"
+
+namespace leaky_ext::cpu {
+
+// Slopes are given in the type that the arithmetic is done in: double for Float64, else float.
+struct ForwardChunk {
+  const void* x;
+  void* y;
+  int64_t n;
+  double alpha;        // used where alphas is null
+  const void* alphas;  // one slope for each element
+  uint8_t* mask;       // may be null; bit 0 of byte 0 belongs to x[0]
+  bool stream;         // non-temporal stores, from a cache line on
+};
+
+struct BackwardChunk {
+  const void* grad;
+  const void* saved;    // x or y, by the Saved kind that the loop was made for
+  const uint8_t* mask;  // bit 0 of byte 0 belongs to element 0
+  void* grad_x;         // may be null
+  int64_t n;
+  double alpha;
+  const void* alphas;
+  void* products;  // may be null; receives grad * x of the negative elements, 0 for the others
+  bool stream;
+};
+
+using ForwardLoop = void (*)(const ForwardChunk&);
+using BackwardLoop = double (*)(const BackwardChunk&);  // returns the sum of the products, where products is null
+
+enum : int { kUniform = 0, kPerElement = 1 };            // the second index of the tables below
+enum : int { kLeaky = 0, kLeakySigned = 1, kReLU = 2 };  // the first index of `forward`
+
+struct Loops {
+  ForwardLoop forward[3][2];
+  BackwardLoop backward[4][2];  // by Saved
+  double (*sum)(const void* products, int64_t n);
+  void (*accumulate)(const void* products, int64_t n, double* sums);  // sums[i] += products[i]
+};
+
+// The loops of the instruction set in use.
+const Loops& loops(DType dtype);
+
+namespace baseline {
+const Loops& loops(DType dtype);
+}
+namespace avx2 {
+const Loops& loops(DType dtype);
+}
+namespace avx512 {
+const Loops& loops(DType dtype);
+}
+
+}  // namespace leaky_ext::cpu

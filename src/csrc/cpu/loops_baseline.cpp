@@ -1,0 +1,10 @@
+// The loops for every machine that the compiler's default target covers.
+#include <cstdint>
+#include <cstring>
+
+#include "chunk.h"
+#include "vec_generic.h"
+
+namespace leaky_ext::cpu::baseline {
+#include "loops.h"
+}  // namespace leaky_ext::cpu::baseline

@@ -1,0 +1,97 @@
+// The slopes in the type that the arithmetic is done in, one or one for each element of a chunk.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "../kernels.h"
+#include "half.h"
+#include "tuning.h"
+
+namespace leaky_ext::cpu {
+
+// Calls visit with a typed null pointer of the element type.
+template <typename Visit>
+auto with_type(DType dtype, Visit visit) {
+  switch (dtype) {
+    case DType::Float64:
+      return visit(static_cast<double*>(nullptr));
+    case DType::Float32:
+      return visit(static_cast<float*>(nullptr));
+    case DType::Float16:
+      return visit(static_cast<Half*>(nullptr));
+    default:
+      return visit(static_cast<BFloat16*>(nullptr));
+  }
+}
+
+inline double to_double(double value) { return value; }
+template <typename T>
+double to_double(T value) {
+  return double(to_float(value));
+}
+
+inline int64_t bytes_of(DType dtype) { return dtype == DType::Float64 ? 8 : dtype == DType::Float32 ? 4 : 2; }
+
+template <typename S>  // float or double
+class Slopes {
+ public:
+  Slopes(const Alpha& alpha, const Shape& shape) : alpha_(alpha), shape_(shape) {
+    const int64_t n = shape.numel();
+    if (uniform() || n == 0 || row() > kChunk) return;
+    table_.resize(size_t(std::min(row() + kChunk, n)));
+    fill(0, row(), table_.data());
+    for (size_t i = size_t(row()); i < table_.size(); ++i) table_[i] = table_[i - size_t(row())];
+  }
+
+  bool uniform() const { return shape_.channels == 1; }
+  int64_t row() const { return shape_.channels * shape_.inner; }
+
+  double of_channel(int64_t channel) const {
+    if (!alpha_.data) return alpha_.value;
+    return with_type(alpha_.dtype, [&](auto* type) { return to_double(as(type)[channel]); });
+  }
+
+  // The slopes of elements begin to begin + n, n <= kChunk; `buffer` may be used to hold them.
+  const S* of_elements(int64_t begin, int64_t n, S* buffer) const {
+    if (!table_.empty()) return table_.data() + begin % row();
+    if (shape_.inner == 1 && alpha_.data && holds_scalars() && begin % row() + n <= row()) {
+      return static_cast<const S*>(alpha_.data) + begin % row();
+    }
+    fill(begin, n, buffer);
+    return buffer;
+  }
+
+ private:
+  bool holds_scalars() const { return alpha_.dtype == (sizeof(S) == 8 ? DType::Float64 : DType::Float32); }
+
+  template <typename T>
+  const T* as(T*) const {
+    return static_cast<const T*>(alpha_.data);
+  }
+
+  void fill(int64_t begin, int64_t n, S* to) const {
+    if (!alpha_.data) {
+      std::fill_n(to, n, S(alpha_.value));
+      return;
+    }
+    with_type(alpha_.dtype, [&](auto* type) {
+      const auto* slopes = as(type);
+      int64_t channel = begin / shape_.inner % shape_.channels;
+      int64_t left = shape_.inner - begin % shape_.inner;
+      for (int64_t i = 0; i < n; left = shape_.inner) {
+        const int64_t run = std::min(n - i, left);
+        const S slope = S(to_double(slopes[channel]));
+        for (int64_t j = 0; j < run; ++j) to[i + j] = slope;
+        i += run;
+        if (++channel == shape_.channels) channel = 0;
+      }
+    });
+  }
+
+  const Alpha& alpha_;
+  const Shape& shape_;
+  std::vector<S> table_;
+};
+
+}  // namespace leaky_ext::cpu

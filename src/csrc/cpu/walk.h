@@ -1,0 +1,57 @@
+// Operands that do not lie like the output are brought into a chunk's buffer, or put back from it, one chunk at a time,
+// so that the loops only ever see contiguous memory and the data is passed over once.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "../kernels.h"
+
+namespace leaky_ext::cpu {
+
+// Calls visit(place, stride, i, n): elements i to i + n of the chunk lie at place, place + stride, …
+template <typename Visit>
+void walk_runs(const Walk& walk, int64_t begin, int64_t n, Visit visit) {
+  int64_t index[Walk::kMaxDims], place = 0, rest = begin;
+  const int last = walk.ndim - 1;
+  for (int d = last; d >= 0; --d) {
+    index[d] = rest % walk.size[d];
+    rest /= walk.size[d];
+    place += index[d] * walk.stride[d];
+  }
+  for (int64_t i = 0; i < n;) {
+    const int64_t run = std::min(n - i, walk.size[last] - index[last]);
+    visit(place, walk.stride[last], i, run);
+    i += run;
+    index[last] += run;
+    place += run * walk.stride[last];
+    for (int d = last; d > 0 && index[d] == walk.size[d]; --d) {
+      index[d] = 0;
+      place += walk.stride[d - 1] - walk.size[d] * walk.stride[d];
+      ++index[d - 1];
+    }
+  }
+}
+
+template <typename Bits>
+void gather(const Bits* from, const Walk& walk, int64_t begin, int64_t n, Bits* to) {
+  walk_runs(walk, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
+    const Bits* source = from + place;
+    if (stride == 1) {
+      std::memcpy(to + i, source, size_t(run) * sizeof(Bits));
+    } else if (stride == 0) {
+      std::fill_n(to + i, run, *source);
+    } else {
+      for (int64_t j = 0; j < run; ++j) to[i + j] = source[j * stride];
+    }
+  });
+}
+
+template <typename Bits>
+void scatter(const Bits* from, const Walk& walk, int64_t begin, int64_t n, Bits* to) {
+  walk_runs(walk, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
+    for (int64_t j = 0; j < run; ++j) to[place + j * stride] = from[i + j];
+  });
+}
+
+}  // namespace leaky_ext::cpu

@@ -1,0 +1,104 @@
+// The choice of the kernels for a backward pass, and of how d(alpha) is split over blocks.
+#include "reduction.cuh"
+
+namespace leaky_ext::cuda {
+namespace {
+
+int pack_width(DType dtype) { return dtype == DType::Float64 ? 2 : dtype == DType::Float32 ? 4 : 8; }
+
+bool all_packed(const BackwardArgs& args) {
+  return can_pack(args.grad, args.grad_walk) && can_pack(args.saved, args.saved_walk) && can_pack(args.grad_x);
+}
+
+ReductionPlan plan_rows(const Shape& shape, int width, int multiprocessors) {
+  ReductionPlan plan;
+  plan.packed = width > 1;
+  const int64_t packs = ceil_div(shape.outer * shape.inner, width);  // of a channel
+  plan.splits = std::min({ceil_div(int64_t(multiprocessors) * kBlocksReduction, shape.channels),
+                          ceil_div(packs, kThreads * kPacksPerThread), kPartials / shape.channels});
+  plan.splits = std::max<int64_t>(1, plan.splits);
+  plan.partial_rows = plan.splits > 1 ? plan.splits : 0;
+  return plan;
+}
+
+// After how many elements the slopes repeat at the same places of the packs.
+int64_t period_of(const Shape& shape, int width) { return std::lcm(shape.channels * shape.inner, int64_t(width)); }
+
+// Whether one row of blocks meets each channel in one column only.
+bool each_channel_once(const Shape& shape, int width) {
+  return shape.inner == 1 && (shape.channels % width == 0 || shape.outer == 1);
+}
+
+ReductionPlan plan_columns(const Shape& shape, int width, int multiprocessors) {
+  ReductionPlan plan;
+  plan.packed = width > 1;
+  plan.by_rows = false;
+  const int64_t repeat = shape.channels * shape.inner, period = period_of(shape, width);
+  plan.columns = make_columns(shape.numel(), repeat, width, width, int64_t(multiprocessors) * kBlocksReduction,
+                              kPartials / period);
+  if (plan.columns.rows > 1 || !each_channel_once(shape, width)) {
+    plan.partial_rows = plan.columns.rows * (period / repeat);
+    plan.span = shape.inner;
+  }
+  return plan;
+}
+
+ReductionPlan plan_reduction(const BackwardArgs& args, bool packed, int multiprocessors) {
+  const Shape& shape = args.shape;
+  const int pack = pack_width(args.dtype);
+  const bool packed_rows = packed && (shape.channels == 1 || shape.inner % pack == 0);
+  const bool long_rows = shape.inner * 16 / pack >= kLongRow && (packed_rows || !packed);
+  const bool small = shape.numel() <= kOneLaunch;
+  const auto columns_fit = [&](int width) {
+    const int64_t period = period_of(shape, width);
+    return each_channel_once(shape, width) || (period <= kPartials && period <= shape.numel());
+  };
+  if (shape.channels == 1 || long_rows || (small && shape.inner > 1) || !columns_fit(1)) {
+    return plan_rows(shape, packed_rows ? pack : 1, multiprocessors);
+  }
+  const bool packed_columns = packed && (small ? each_channel_once(shape, pack) : columns_fit(pack));
+  return plan_columns(shape, packed_columns ? pack : 1, multiprocessors);
+}
+
+void grad_x_alone(BackwardArgs args, const Launch& launch) {
+  if (args.kind == Saved::OutputAndMask) {  // y is needed for d(alpha) only
+    args.kind = Saved::Mask;
+    args.saved = nullptr;
+    args.saved_walk = Walk();
+  }
+  const Shape& shape = args.shape;
+  const int pack = pack_width(args.dtype);
+  const bool packed = all_packed(args), one_slope = shape.channels == 1 || args.alpha.data == nullptr;
+  if (!packed || one_slope || shape.inner % pack == 0) return backward_flat(args, packed, launch);
+  ReductionPlan plan;
+  plan.packed = true;
+  plan.columns = make_columns(shape.numel(), shape.channels * shape.inner, pack, pack,
+                              int64_t(launch.multiprocessors) * kBlocksElementwise, shape.numel());
+  backward_columns(args, plan, launch);
+}
+
+}  // namespace
+
+size_t workspace_bytes(const BackwardArgs& args, int multiprocessors) {
+  if (args.grad_alpha == nullptr || args.shape.numel() == 0) return 0;
+  size_t bytes = 0;
+  for (const bool packed : {false, true}) {  // the pointers, which decide, may not be there yet
+    const ReductionPlan plan = plan_reduction(args, packed, multiprocessors);
+    bytes = std::max(bytes, sizeof(double) * size_t(plan.partial_rows * plan.span * args.shape.channels));
+  }
+  return bytes;
+}
+
+void backward(const BackwardArgs& args, const Launch& launch) {
+  if (args.grad_alpha == nullptr) {
+    if (args.grad_x != nullptr && args.shape.numel() > 0) grad_x_alone(args, launch);
+    return;
+  }
+  if (args.shape.channels == 0) return;
+  if (args.shape.numel() == 0) return combine(args, ReductionPlan(), launch);  // zeros
+  const ReductionPlan plan = plan_reduction(args, all_packed(args), launch.multiprocessors);
+  plan.by_rows ? backward_rows(args, plan, launch) : backward_columns(args, plan, launch);
+  if (plan.partial_rows > 0) combine(args, plan, launch);
+}
+
+}  // namespace leaky_ext::cuda

@@ -1,0 +1,34 @@
+"""Leaky ReLU with a learnable slope, and straight-through ReLU, as C++ and CUDA kernels for PyTorch."""
+
+from . import _torch_check  # noqa: F401  # isort: skip  (before anything that loads the native module)
+
+from . import fake, reference  # noqa: F401
+from ._build import VERSION as __version__
+from .config import show_config
+from .convert import convert
+from .functional import (
+    learnable_leaky_relu,
+    learnable_leaky_relu_,
+    straight_through,
+    straight_through_relu,
+    straight_through_relu_,
+)
+from .modules import LearnableLeakyReLU, StraightThroughReLU
+from .monitor import AlphaMonitor
+from .optim import parameter_groups
+
+__all__ = [
+    "AlphaMonitor",
+    "LearnableLeakyReLU",
+    "StraightThroughReLU",
+    "__version__",
+    "convert",
+    "learnable_leaky_relu",
+    "learnable_leaky_relu_",
+    "parameter_groups",
+    "reference",
+    "show_config",
+    "straight_through",
+    "straight_through_relu",
+    "straight_through_relu_",
+]

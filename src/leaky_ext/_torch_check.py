@@ -1,0 +1,37 @@
+"""Refuses a torch other than the one that the native module was built against.
+
+To be imported before the native module, which under another torch fails to load with a message about symbols.
+"""
+
+import torch
+
+
+def mismatch(built: str, with_cuda: bool, running: str, running_cuda: str | None) -> str | None:
+    """Says what is wrong where a build and the running torch do not go together, else None.
+
+    They do where the minor versions are the same, and CUDA kernels do not meet a torch without CUDA.
+    """
+    if built.split(".")[:2] == running.split(".")[:2] and (running_cuda or not with_cuda):
+        return None
+    kernels = "with CUDA kernels against" if with_cuda else "against"
+    return (
+        f"leaky_ext was built {kernels} torch {built}, but torch {running} is running: install leaky_ext again in this "
+        "environment (pip install --force-reinstall --no-deps --no-cache-dir and where it came from), or install torch "
+        f"{built}"
+    )
+
+
+def check() -> None:
+    """Raises ImportError where the native module has not been built, or was built against another torch."""
+    try:
+        from leaky_ext import _build
+    except ImportError:
+        raise ImportError(
+            "leaky_ext has no native module here: run `pip install .` in its source folder (`make dev` to work on it)"
+        ) from None
+    message = mismatch(_build.TORCH, _build.WITH_CUDA, torch.__version__, torch.version.cuda)
+    if message:
+        raise ImportError(message)
+
+
+check()

@@ -1,0 +1,232 @@
+"""Watch slopes and inputs of activations while a model trains."""
+
+import csv
+import warnings
+from collections import deque
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .modules import Bounds, LearnableLeakyReLU, StraightThroughReLU
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = ("alpha_min", "alpha_mean", "alpha_max", "grad_norm", "negative", "dead")
+_WATCHED = (LearnableLeakyReLU, StraightThroughReLU, nn.PReLU, nn.LeakyReLU, nn.ReLU)
+
+
+class AlphaMonitor:
+    """Record, for every activation of a model, its slopes and what comes into it.
+
+    Watched are :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and, to compare, :class:`torch.nn.PReLU`,
+    :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`. A row for each step and activation has
+
+    - ``step``, counted from 1, and ``name``, the module's;
+    - ``alpha_min``, ``alpha_mean``, ``alpha_max``: of the slopes, as the next forward uses them;
+    - ``grad_norm``: 2-norm of the slopes' gradient; NaN if there is none;
+    - ``negative``: the share of the input's elements that are negative;
+    - ``dead``: the share of units (indices of the channel dimension) whose every input in the batch is negative. Such a
+      unit outputs only zeros under ReLU, and learns nothing from this batch.
+
+    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone. They
+    cost a pass over the input: `every` thins them out. Numbers travel to the host in the background. No step waits for
+    them; :meth:`rows` and what builds on it do.
+
+    Args:
+        model: the activations that it has now are watched.
+        bounds: ``(low, high)``; a warning is given when a slope leaves them, as it is when one stops being finite. On
+            CUDA it comes a step or so later, once the numbers have arrived.
+        every: record only each `every`-th step.
+
+    Example::
+
+        monitor = AlphaMonitor(model, bounds=(0.0, 1.0))
+        for x, target in batches:
+            loss_fn(model(x), target).backward()
+            optimizer.step()
+            monitor.step()  # before zero_grad, which drops the gradients
+            optimizer.zero_grad()
+        monitor.figure().savefig("slopes.png")
+
+    Under FSDP2 and tensor parallelism, where slopes are sharded, call :meth:`step` on every rank.
+    """
+
+    def __init__(self, model: nn.Module, bounds: Bounds | None = None, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.bounds = bounds
+        self.every = every
+        self._step = 0
+        self._due = every == 1
+        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _WATCHED)}
+        # One entry for each module: sums of both shares, and the number of calls.
+        self._sums = {name: torch.zeros(3) for name in self._modules}
+        self._hooks = [
+            module.register_forward_pre_hook(_Hook(self, name), with_kwargs=True)
+            for name, module in self._modules.items()
+        ]
+        self._arriving: deque[tuple[int, Tensor, Any]] = deque()
+        self._rows: list[dict[str, Any]] = []
+        self._outside: set[str] = set()
+        self._written = 0
+
+    def step(self) -> None:
+        """Record a step. Call it after backward and before the gradients are set to zero."""
+        self._step += 1
+        if self._due and self._modules:
+            rows = [self._numbers(name, module) for name, module in self._modules.items()]
+            device = next((row.device for row in rows if row.is_cuda), rows[0].device)
+            numbers = torch.stack([row.to(device, non_blocking=True) for row in rows])
+            event = None
+            if numbers.is_cuda:
+                host = torch.empty(numbers.shape, pin_memory=True)
+                numbers, event = host.copy_(numbers, non_blocking=True), torch.cuda.Event()
+                event.record(torch.cuda.current_stream(device))
+            self._arriving.append((self._step, numbers, event))
+        self._due = (self._step + 1) % self.every == 0
+        self._collect()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Everything that was recorded: a dict for each step and activation. Waits for what is still on its way."""
+        self._collect(wait=True)
+        return list(self._rows)
+
+    def write_csv(self, path: str | PathLike[str]) -> None:
+        """Write :meth:`rows` to a CSV file, with a header."""
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, ("step", "name", *COLUMNS))
+            writer.writeheader()
+            writer.writerows(self.rows())
+
+    def write_tensorboard(self, writer: Any) -> None:
+        """Write what was recorded since the last call to a :class:`torch.utils.tensorboard.SummaryWriter`."""
+        rows = self.rows()
+        for row in rows[self._written :]:
+            for column in COLUMNS:
+                if row[column] == row[column]:
+                    writer.add_scalar(f"{row['name']}/{column}", row[column], row["step"])
+        self._written = len(rows)
+
+    def figure(self) -> "Figure":
+        """Four panels over the steps: slopes (mean, and a band from minimum to maximum), gradient, both shares."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 6), layout="constrained")
+        panels = list(figure.subplots(2, 2, sharex=True).flat)
+        titles = ("slope", "2-norm of the slope's gradient", "share of negative inputs", "share of dead units")
+        rows = self.rows()
+        for name in self._modules:
+            own = [row for row in rows if row["name"] == name]
+            steps = [row["step"] for row in own]
+            for panel, column in zip(panels, ("alpha_mean", "grad_norm", "negative", "dead"), strict=True):
+                (line,) = panel.plot(steps, [row[column] for row in own], label=name)
+                if column == "alpha_mean":
+                    band = [[row[c] for row in own] for c in ("alpha_min", "alpha_max")]
+                    panel.fill_between(steps, *band, color=line.get_color(), alpha=0.2, linewidth=0)
+        for panel, title in zip(panels, titles, strict=True):
+            panel.set_title(title)
+        for panel in panels[2:]:
+            panel.set_xlabel("step")
+        if 0 < len(self._modules) <= 12:
+            panels[0].legend(fontsize="small")
+        return figure
+
+    def remove(self) -> None:
+        """Stop watching; what was recorded stays."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _observe(self, name: str, module: nn.Module, x: Tensor) -> None:
+        if not (self._due and module.training):
+            return
+        x = _local(x.detach())
+        if x.numel() == 0:
+            return
+        negative = ~(x >= 0)
+        channel_dim = getattr(module, "channel_dim", 1)
+        if -x.ndim <= channel_dim < x.ndim:
+            all_negative = negative.movedim(channel_dim, 0).reshape(x.shape[channel_dim], -1).all(1)
+        else:
+            all_negative = negative.all()
+        shares = [negative.sum() / x.numel(), all_negative.sum() / all_negative.numel()]
+        if self._sums[name].device != x.device:
+            self._sums[name] = torch.zeros(3, device=x.device)
+        self._sums[name] += torch.stack([*shares, torch.ones_like(shares[0])])
+
+    @torch.no_grad()
+    def _numbers(self, name: str, module: nn.Module) -> Tensor:
+        sums = self._sums[name]
+        shares = sums[:2] / sums[2]
+        self._sums[name] = torch.zeros_like(sums)
+        alpha = _slope(module)
+        if not isinstance(alpha, Tensor):
+            return torch.cat([sums.new_full((3,), alpha), sums.new_full((1,), float("nan")), shares])
+        grad = None if alpha.grad is None else _whole(alpha.grad)
+        values = _whole(alpha).float()
+        if getattr(module, "alpha_bounds", None) is not None:
+            values = values.clamp(*module.alpha_bounds)  # type: ignore[misc]
+        norm = values.new_full((), float("nan")) if grad is None else grad.float().norm()
+        shares = shares.to(values.device, non_blocking=True)
+        return torch.cat([torch.stack([values.min(), values.mean(), values.max(), norm]), shares])
+
+    def _collect(self, wait: bool = False) -> None:
+        while self._arriving:
+            step, numbers, event = self._arriving[0]
+            if event is not None:
+                if wait:
+                    event.synchronize()
+                elif not event.query():
+                    return
+            self._arriving.popleft()
+            for name, values in zip(self._modules, numbers.tolist(), strict=True):
+                row = {"step": step, "name": name} | dict(zip(COLUMNS, values, strict=True))
+                self._rows.append(row)
+                self._warn(row)
+
+    def _warn(self, row: dict[str, Any]) -> None:
+        """Once when a slope goes astray, and again only after it has come back."""
+        low, high = self.bounds or (-float("inf"), float("inf"))
+        least, most, name = row["alpha_min"], row["alpha_max"], row["name"]
+        finite = abs(least) < float("inf") and abs(most) < float("inf")
+        if finite and low <= least and most <= high:
+            self._outside.discard(name)
+        elif name not in self._outside:
+            self._outside.add(name)
+            what = f"left the bounds {self.bounds}" if finite else "is not finite"
+            warnings.warn(f"step {row['step']}: slope of {name!r} {what}: [{least:g}, {most:g}]", stacklevel=4)
+
+
+class _Hook:
+    """Looks at the input of one activation. In a copy of the model, or in a saved one, it does nothing."""
+
+    def __init__(self, monitor: AlphaMonitor | None, name: str) -> None:
+        self.monitor = monitor
+        self.name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.monitor is not None:
+            self.monitor._observe(self.name, module, args[0] if args else kwargs["input"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (None, self.name)
+
+
+def _slope(module: nn.Module) -> Tensor | float:
+    if isinstance(module, nn.PReLU):
+        return module.weight
+    if isinstance(module, nn.LeakyReLU):
+        return float(module.negative_slope)
+    return 0.0 if isinstance(module, nn.ReLU) else module.alpha  # type: ignore[return-value]
+
+
+def _local(x: Tensor) -> Tensor:
+    """This rank's part of a DTensor."""
+    return x.to_local() if hasattr(x, "to_local") else x
+
+
+def _whole(x: Tensor) -> Tensor:
+    """All of a DTensor, gathered."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x

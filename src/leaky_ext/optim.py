@@ -1,0 +1,48 @@
+"""Slopes in an optimizer: no weight decay, and a learning rate of their own if wanted."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from .modules import LearnableLeakyReLU, StraightThroughReLU
+
+_Slope = LearnableLeakyReLU | StraightThroughReLU
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float = 0.0, alpha_lr: float | None = None
+) -> list[dict[str, Any]]:
+    """Parameter groups for any :mod:`torch.optim` optimizer, every parameter of `model` in exactly one.
+
+    Weight decay pulls a slope to 0 and so turns leaky ReLU back into ReLU; slopes get none.
+
+    Args:
+        model: its slopes are the parameters of :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and
+            :class:`torch.nn.PReLU`.
+        weight_decay: of all parameters that are not slopes.
+        alpha_lr: learning rate of the slopes. Default: the optimizer's.
+
+    Returns:
+        The group of all other parameters and the group of slopes, in this order, each only if it is not empty. Frozen
+        parameters are included, so that they can be thawed later.
+
+    Example::
+
+        torch.optim.AdamW(leaky_ext.parameter_groups(model, weight_decay=0.05, alpha_lr=1e-4), lr=1e-3)
+    """
+    slopes = list({id(alpha): alpha for _, alpha in named_slopes(model)}.values())
+    ids = {id(alpha) for alpha in slopes}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in model.parameters() if id(p) not in ids], "weight_decay": weight_decay},
+        {"params": slopes, "weight_decay": 0.0} | ({} if alpha_lr is None else {"lr": alpha_lr}),
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def named_slopes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every module of `model` that has learned slopes: its name and its slopes."""
+    for name, module in model.named_modules():
+        alpha = module.weight if isinstance(module, nn.PReLU) else getattr(module, "alpha", None)
+        if isinstance(module, (_Slope, nn.PReLU)) and isinstance(alpha, nn.Parameter):
+            yield name, alpha

@@ -1,0 +1,143 @@
+"""The same functions in plain PyTorch, differentiable to any order by autograd alone.
+
+They are the oracle of the tests, a baseline of the benchmarks, and what `torch.compile`, `torch.export` and ONNX are
+given, which fuse them with their neighbours. Formulas, arguments and errors are those of `leaky_ext`; like the kernels
+they compute each element in float32 (float64 for float64) and round once. Any device that PyTorch has will do.
+"""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import overload
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "learnable_leaky_relu",
+    "learnable_leaky_relu_",
+    "straight_through",
+    "straight_through_relu",
+    "straight_through_relu_",
+]
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def negative(x: Tensor) -> Tensor:
+    """Where the slope applies: not (x >= 0), so NaN too, but neither +0.0 nor -0.0."""
+    return torch.logical_not(x >= 0)
+
+
+def opmath(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which elements of `dtype` are computed."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@overload
+def slopes(x: Tensor, alpha: Tensor, channel_dim: int) -> Tensor: ...
+@overload
+def slopes(x: Tensor, alpha: Tensor | float, channel_dim: int) -> Tensor | float: ...
+def slopes(x: Tensor, alpha: Tensor | float, channel_dim: int) -> Tensor | float:
+    """`alpha` as something that broadcasts against `x`, in the dtype of the computation; checks the arguments."""
+    check(x, alpha, channel_dim)
+    if not isinstance(alpha, Tensor):
+        return alpha
+    wide = alpha.to(opmath(x.dtype))
+    if alpha.numel() == 1:
+        return wide.reshape(())
+    if alpha.ndim == 1 and x.ndim != 1:
+        return wide.reshape([alpha.shape[0]] + [1] * (x.ndim - channel_dim % x.ndim - 1))
+    return wide
+
+
+def leaky(where: Tensor, slope: Tensor | float, x: Tensor) -> Tensor:
+    """slope * x `where`, else x."""
+    # x is masked before it meets the slope: 0 * inf would put a NaN into the gradient of the slope.
+    return torch.where(where, slope * torch.where(where, x, 0), x)
+
+
+def check(x: Tensor, alpha: Tensor | float = 0.0, channel_dim: int = 1) -> None:
+    """Raises what the operators raise for arguments that fit no rule."""
+    check_dtype(x, "x")
+    if not isinstance(alpha, Tensor):
+        check_number(alpha)
+        return
+    check_dtype(alpha, "alpha")
+    one = alpha.numel() == 1
+    if alpha.device != x.device and not (one and alpha.device.type == "cpu" and not alpha.requires_grad):
+        raise RuntimeError(f"leaky_ext: alpha is on {alpha.device}, but x is on {x.device}")
+    if one:
+        return
+    shape, slopes = list(x.shape), list(alpha.shape)
+    if alpha.ndim == 1 and x.ndim > 1:
+        if not -x.ndim <= channel_dim < x.ndim:
+            raise IndexError(f"leaky_ext: channel_dim {channel_dim} is out of range for x of shape {shape}")
+        if slopes[0] != shape[channel_dim]:
+            raise ValueError(
+                f"leaky_ext: alpha of shape {slopes} needs {slopes[0]} channels, but x of shape {shape} has "
+                f"{shape[channel_dim]} in dimension {channel_dim}"
+            )
+    elif alpha.ndim != x.ndim or any(a != 1 and a != n for a, n in zip(slopes, shape, strict=True)):
+        raise ValueError(
+            f"leaky_ext: alpha of shape {slopes} does not fit x of shape {shape}: it must have one element, one for "
+            "each channel, or broadcast in as many dimensions as x"
+        )
+
+
+def check_number(alpha: object) -> None:
+    if not isinstance(alpha, (Real, torch.SymFloat, torch.SymInt)):
+        raise TypeError(f"leaky_ext: alpha must be a float or a Tensor, got {type(alpha).__name__}")
+
+
+def check_dtype(tensor: Tensor, name: str) -> None:
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"leaky_ext: {name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
+
+
+def check_straight_through(x_forward: Tensor, x_backward: Tensor) -> None:
+    """Raises for arguments that `straight_through` refuses."""
+    if not (x_forward.is_floating_point() and x_backward.is_floating_point()):
+        raise TypeError(f"leaky_ext: both tensors must be floating, got {x_forward.dtype} and {x_backward.dtype}")
+    if x_forward.device != x_backward.device:
+        raise RuntimeError(f"leaky_ext: x_forward is on {x_forward.device} but x_backward is on {x_backward.device}")
+    to, shape = x_forward.shape, x_backward.shape
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    if shape != to and (len(shape) > len(to) or any(b != 1 and b != f for b, f in pairs)):
+        raise ValueError(
+            f"leaky_ext: x_backward of shape {list(shape)} does not broadcast to x_forward's shape {list(to)}"
+        )
+
+
+def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1, save: str = "input") -> Tensor:
+    """x, or alpha * x where x is negative. See `leaky_ext.learnable_leaky_relu`; `save` changes nothing here."""
+    slope = slopes(x, alpha, channel_dim)
+    return leaky(negative(x), slope, x.to(opmath(x.dtype))).to(x.dtype)
+
+
+def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1) -> Tensor:
+    """`learnable_leaky_relu` in place."""
+    return x.copy_(learnable_leaky_relu(x, alpha, channel_dim=channel_dim))
+
+
+def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
+    """ReLU whose gradient is that of `learnable_leaky_relu`. See `leaky_ext.straight_through_relu`."""
+    surrogate = learnable_leaky_relu(x, alpha, channel_dim=channel_dim)
+    return straight_through(torch.where(x < 0, 0, x), surrogate)
+
+
+def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
+    """`straight_through_relu` in place."""
+    return x.copy_(straight_through_relu(x, alpha, channel_dim=channel_dim))
+
+
+def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
+    """The value of `x_forward`, and a gradient to `x_backward` alone. See `leaky_ext.straight_through`.
+
+    x_backward + (x_forward - x_backward).detach() is NaN at infinities. Here new memory joins the graph of x_backward
+    and is then overwritten behind autograd's back, which every compiler and transform follows.
+    """
+    check_straight_through(x_forward, x_backward)
+    y = torch.zeros_like(x_forward) + x_backward.to(x_forward.dtype)
+    y.detach().copy_(x_forward.detach())
+    return y

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The sanitizers, in folder $1. What to run may follow: kernels, threads, valgrind, python (default: all).
+#   kernels   the kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   threads   concurrent calls under ThreadSanitizer
+#   valgrind  the same calls under memcheck
+#   python    the whole test suite and 100,000 fuzzed calls, the extension built with ASan and UBSan
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=$PWD/$1
+shift
+export MAX_JOBS=${MAX_JOBS:-2} UBSAN_OPTIONS=print_stacktrace=1
+memory="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+
+kernels() { # folder, flags, tests
+  cmake -S . -B "$out/$1" -G Ninja -DLEAKY_EXT_TORCH=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS=$2"
+  cmake --build "$out/$1" -j "$MAX_JOBS"
+  ctest --test-dir "$out/$1" --output-on-failure -R "$3"
+}
+
+for what in "${@:-kernels threads valgrind python}"; do
+  for one in $what; do
+    echo "== $one"
+    case $one in
+      kernels) kernels memory "$memory" . ;;
+      threads) kernels threads "-fsanitize=thread" threads ;;
+      valgrind)
+        kernels valgrind "" none
+        LEAKY_EXT_CPU=avx2 valgrind -q --error-exitcode=1 --leak-check=full "$out/valgrind/tests/cpp/test_threads"
+        ;;
+      python)
+        scripts/copy_tree.sh "$out/tree"
+        cd "$out/tree"
+        FORCE_CUDA=0 CFLAGS="$memory" LDFLAGS="$memory" python setup.py build_ext --inplace
+        # The interpreter is not instrumented: the runtime comes first, and libstdc++, whose exceptions it wraps. Leaks
+        # are looked for elsewhere: Python and torch keep much until the end.
+        export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
+        export ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 PYTHONPATH=$PWD
+        python tests/fuzz_operators.py --calls 100000
+        python -m pytest -m "not slow" -p no:cacheprovider --deselect tests/test_packaging.py ${PYTEST_ARGUMENTS:-}
+        ;;
+    esac
+  done
+done

@@ -1,0 +1,109 @@
+"""Builds leaky_ext._C: the CPU kernels always, the CUDA kernels where torch has CUDA and nvcc is found.
+
+FORCE_CUDA=1 or 0 decides otherwise. TORCH_CUDA_ARCH_LIST names the GPUs to build for, CUDA_HOME the CUDA toolkit,
+CXX the compiler, MAX_JOBS how many files are compiled at once. All else about the package stands in pyproject.toml.
+"""
+
+import os
+import shlex
+import shutil
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+try:
+    import torch
+except ModuleNotFoundError:  # enough for a source distribution
+    torch = None
+
+
+def cuda_home():
+    """The CUDA toolkit's folder is the one that holds nvvm: the nvcc on PATH may be a link, or a script, elsewhere."""
+    if named := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return named
+    nvcc = shutil.which("nvcc")
+    guesses = ([Path(nvcc).resolve().parents[1]] if nvcc else []) + [Path("/usr/local/cuda")]
+    return next((str(path) for path in guesses if (path / "nvvm").is_dir()), None)
+
+
+def cuda_or_not():
+    """Whether to build the CUDA kernels, and why."""
+    forced, toolkit = os.environ.get("FORCE_CUDA"), cuda_home()
+    if forced == "0":
+        return False, "FORCE_CUDA=0"
+    if torch.version.cuda is None:
+        missing = "this torch has no CUDA"
+    elif not (toolkit and Path(toolkit, "bin", "nvcc").exists()):
+        missing = f"no nvcc in {toolkit}" if toolkit else "no nvcc found (CUDA_HOME tells where the CUDA toolkit is)"
+    else:
+        return True, f"torch has CUDA {torch.version.cuda}, nvcc is in {toolkit}"
+    if forced == "1":
+        raise SystemExit(f"leaky_ext: FORCE_CUDA=1, but {missing}")
+    return False, missing
+
+
+def require_compiler():
+    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
+    if not shutil.which(compiler):
+        raise SystemExit(
+            f"leaky_ext: no C++ compiler: '{compiler}' is not on PATH. Install one (Debian, Ubuntu: apt install g++; "
+            "Fedora: dnf install gcc-c++), or name one in CXX."
+        )
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        raise SystemExit("leaky_ext: no Python.h: install Python's headers (Debian, Ubuntu: apt install python3-dev)")
+
+
+def extension():
+    """The extension and the command that builds it, for the torch that can be imported."""
+    if torch is None:
+
+        class NoTorch(build_ext):
+            def run(self):
+                raise SystemExit("leaky_ext: torch is needed to build: install it first, or build with isolation")
+
+        return Extension("leaky_ext._C", []), NoTorch
+
+    with_cuda, why = cuda_or_not()
+    if with_cuda:
+        os.environ["CUDA_HOME"] = cuda_home()  # read when cpp_extension is imported
+        blackwell = tuple(map(int, torch.version.cuda.split(".")[:2])) >= (12, 8)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0;10.0+PTX" if blackwell else "8.0;9.0+PTX")
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+    architectures = os.environ["TORCH_CUDA_ARCH_LIST"] if with_cuda else ""
+    macros = [("LEAKY_TORCH", f'"{torch.__version__}"'), ("LEAKY_CUDA_ARCHITECTURES", f'"{architectures}"')]
+    sources = [f"csrc/{name}" for name in Path("csrc/sources.txt").read_text().split()]
+    ext = (CUDAExtension if with_cuda else CppExtension)(
+        "leaky_ext._C",
+        [name for name in sources if with_cuda or not name.endswith(".cu")],
+        depends=[str(path) for path in Path("csrc").rglob("*.*h")],
+        include_dirs=[str(Path("csrc").resolve())],
+        define_macros=macros + [("LEAKY_WITH_CUDA", None)] * with_cuda,
+        extra_compile_args={"cxx": ["-O3", "-g0", "-fopenmp", "-fvisibility=hidden"], "nvcc": ["-O3"]},
+        extra_link_args=["-fopenmp"],
+    )
+
+    class Build(BuildExtension):
+        def run(self):
+            require_compiler()
+            kernels = f"CPU and CUDA ({architectures})" if with_cuda else "CPU"
+            print(f"leaky_ext: building the {kernels} kernels against torch {torch.__version__}: {why}", flush=True)
+            self.force = True  # an old build may be of another torch; ninja knows what is still good
+            super().run()
+            facts = f'VERSION = "{self.distribution.get_version()}"\nTORCH = "{torch.__version__}"\n'
+            Path(self.get_ext_fullpath(ext.name)).with_name("_build.py").write_text(
+                f"# Written by setup.py.\n{facts}WITH_CUDA = {with_cuda}\n"
+            )
+
+    return ext, Build
+
+
+ext, command = extension()
+minor = ".".join(torch.__version__.split(".")[:2]) if torch else None
+setup(
+    ext_modules=[ext],
+    cmdclass={"build_ext": command},
+    install_requires=[f"torch=={minor}.*" if minor else "torch>=2.11"],
+)

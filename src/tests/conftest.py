@@ -1,0 +1,39 @@
+"""Options and fixtures that test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-modes", metavar="FILE", help="write the result of test_modes.py as a Markdown table")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def modes_table(request: pytest.FixtureRequest) -> Iterator[dict[str, dict[str, set[str]]]]:
+    """Row (mode) to column to outcomes; written as a table once all tests have run, if asked for and all passed."""
+    table: dict[str, dict[str, set[str]]] = {}
+    yield table
+    path = request.config.getoption("--write-modes")
+    if not path:
+        return
+    if request.session.testsfailed or not all(all(row.values()) for row in table.values()):
+        raise pytest.UsageError(f"{path} is not written: a test failed, or not all were run")
+    columns = list(next(iter(table.values())))
+    lines = [["mode", *columns], ["---"] * (1 + len(columns))]
+    lines += [[mode, *("; ".join(sorted(row[column])) for column in columns)] for mode, row in table.items()]
+    Path(path).write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))

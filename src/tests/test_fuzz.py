@@ -1,0 +1,11 @@
+"""Part of what `make fuzz` does, with as many calls as there is time for."""
+
+import fuzz_operators
+import pytest
+
+
+@pytest.mark.parametrize("calls", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_hostile_calls_do_not_crash(calls):
+    outcomes = fuzz_operators.fuzz(calls, seed=1000)
+    assert outcomes.total() == calls
+    assert calls / 4 < outcomes["results"] < calls * 3 / 4  # both ways through the operators are taken

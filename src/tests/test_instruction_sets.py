@@ -1,0 +1,38 @@
+"""Every instruction set that this machine has passes the tests of the kernels; wrong names are refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TESTS = ["test_kernels.py", "test_layouts.py"]
+
+
+def run(instruction_set: str, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LEAKY_EXT_CPU": instruction_set}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
+
+
+def available() -> list[str]:
+    level = torch.backends.cpu.get_cpu_capability()
+    return ["baseline"] + ["avx2"] * (level in ("AVX2", "AVX512")) + ["avx512"] * (level == "AVX512")
+
+
+@pytest.mark.parametrize("instruction_set", available())
+def test_kernels(instruction_set: str) -> None:
+    shown = run(instruction_set, "-c", "import leaky_ext; print(leaky_ext.show_config())")
+    assert instruction_set in shown.stdout, shown.stderr
+    result = run(instruction_set, "-m", "pytest", "-q", "-x", "-m", "not slow", *(f"tests/{name}" for name in TESTS))
+    assert result.returncode == 0, result.stdout[-4000:]
+
+
+def test_unknown_name_is_refused() -> None:
+    result = run("sse9", "-c", "import torch, leaky_ext; leaky_ext.learnable_leaky_relu(torch.ones(3), 0.1)")
+    assert result.returncode != 0 and "LEAKY_EXT_CPU is 'sse9', not baseline, avx2 or avx512" in result.stderr

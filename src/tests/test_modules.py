@@ -1,0 +1,270 @@
+"""LearnableLeakyReLU and StraightThroughReLU: construction, parameters, state, bounds."""
+
+import copy
+import functools
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import leaky_ext
+from leaky_ext import LearnableLeakyReLU, StraightThroughReLU, reference
+
+
+def bounded(**kwargs):
+    return [
+        LearnableLeakyReLU(4, init=0.5, alpha_bounds=(0.0, 0.3), **kwargs),
+        StraightThroughReLU(0.5, learnable=True, num_parameters=4, alpha_bounds=(0.0, 0.3), **kwargs),
+    ]
+
+
+@pytest.mark.parametrize("save", ["input", "output"])
+@pytest.mark.parametrize("channels", [1, 6])
+def test_learnable_matches_the_reference(channels, save):
+    module = LearnableLeakyReLU(channels, init=functools.partial(nn.init.uniform_, a=0.05, b=0.3), save=save)
+    x = torch.randn(5, 6, 7, requires_grad=True)
+    x2, alpha2 = x.detach().clone().requires_grad_(), module.alpha.detach().clone().requires_grad_()
+    y, y2 = module(x), reference.learnable_leaky_relu(x2, alpha2)
+    assert torch.equal(y, y2)
+    g = torch.randn_like(y)
+    y.backward(g), y2.backward(g)
+    torch.testing.assert_close(x.grad, x2.grad)
+    torch.testing.assert_close(module.alpha.grad, alpha2.grad)
+
+
+def test_channel_dim_and_inplace():
+    module = LearnableLeakyReLU(7, init=0.2, channel_dim=-1, inplace=True)
+    x = torch.randn(5, 6, 7, requires_grad=True)
+    hidden = x * 1
+    assert module(hidden) is hidden
+    hidden.sum().backward()
+    torch.testing.assert_close(module.alpha.grad, x.detach().clamp(max=0).sum((0, 1)))
+    torch.testing.assert_close(x.grad, torch.where(x >= 0, 1.0, 0.2))
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+def test_straight_through(learnable):
+    module = StraightThroughReLU(0.3, learnable=learnable)
+    x = torch.randn(50, requires_grad=True)
+    y = module(x)
+    assert torch.equal(y, x.detach().relu())
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, torch.where(x >= 0, 1.0, 0.3))
+    if learnable:
+        torch.testing.assert_close(module.alpha.grad, x.detach().clamp(max=0).sum().reshape(1))
+    else:
+        assert not list(module.parameters()) and not module.state_dict() and module.alpha == 0.3
+
+
+def test_straight_through_inplace():
+    x = torch.randn(50, requires_grad=True)
+    hidden = x * 1
+    assert StraightThroughReLU(0.3, inplace=True)(hidden) is hidden
+    hidden.sum().backward()
+    torch.testing.assert_close(x.grad, torch.where(x >= 0, 1.0, 0.3))
+
+
+@pytest.mark.parametrize("num_parameters", [1, 5])
+def test_alpha_is_one_dimensional(num_parameters):
+    assert LearnableLeakyReLU(num_parameters).alpha.shape == (num_parameters,)
+    assert StraightThroughReLU(learnable=True, num_parameters=num_parameters).alpha.shape == (num_parameters,)
+
+
+def test_init_and_reset_parameters():
+    module = LearnableLeakyReLU(3, init=0.25)
+    assert module.alpha.tolist() == [0.25] * 3
+    with torch.no_grad():
+        module.alpha.fill_(9)
+    module.reset_parameters()
+    assert module.alpha.tolist() == [0.25] * 3
+    drawn = LearnableLeakyReLU(100, init=functools.partial(nn.init.uniform_, a=0.1, b=0.2)).alpha
+    assert 0.1 <= drawn.min() < drawn.max() <= 0.2
+    # A callable that does not turn gradients off itself.
+    assert LearnableLeakyReLU(2, init=lambda tensor: tensor.copy_(torch.tensor([1.0, 2.0]))).alpha.tolist() == [
+        1.0,
+        2.0,
+    ]
+    straight = StraightThroughReLU(0.5, learnable=True)
+    nn.init.zeros_(straight.alpha)
+    straight.reset_parameters()
+    assert straight.alpha.item() == 0.5
+
+
+def test_device_and_dtype():
+    assert LearnableLeakyReLU(dtype=torch.float64).alpha.dtype == torch.float64
+    assert StraightThroughReLU(learnable=True, dtype=torch.bfloat16).alpha.dtype == torch.bfloat16
+    assert LearnableLeakyReLU().half().alpha.dtype == torch.float16
+
+
+@pytest.mark.parametrize("make", [LearnableLeakyReLU, functools.partial(StraightThroughReLU, learnable=True)])
+def test_meta_device(make):
+    module = make(num_parameters=4, device="meta")
+    assert module.alpha.is_meta and module(torch.empty(2, 4, device="meta")).shape == (2, 4)
+    module.to_empty(device="cpu").reset_parameters()
+    assert module.alpha.tolist() == pytest.approx([0.01] * 4)
+    with torch.device("meta"):
+        assert make().alpha.is_meta
+
+
+def test_state_dict_pickle_and_deepcopy():
+    model = nn.Sequential(LearnableLeakyReLU(3, init=0.1, save="output"), StraightThroughReLU(0.2, learnable=True))
+    assert list(model.state_dict()) == ["0.alpha", "1.alpha"]
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    other = nn.Sequential(LearnableLeakyReLU(3), StraightThroughReLU(learnable=True))
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer))
+    assert torch.equal(other[0].alpha, model[0].alpha) and torch.equal(other[1].alpha, model[1].alpha)
+    x = torch.randn(4, 3)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(x), model(x)) and twin[0].save == "output"
+        assert twin[0].alpha.data_ptr() != model[0].alpha.data_ptr()
+
+
+def test_repr():
+    assert repr(LearnableLeakyReLU()) == "LearnableLeakyReLU(num_parameters=1, init=0.01)"
+    module = LearnableLeakyReLU(3, nn.init.zeros_, -1, "output", True, alpha_bounds=(0.1, 1))
+    assert module.extra_repr() == (
+        "num_parameters=3, init=zeros_, channel_dim=-1, save='output', inplace=True, alpha_bounds=(0.1, 1.0)"
+    )
+    assert repr(StraightThroughReLU(0.1)) == "StraightThroughReLU(alpha=0.1)"
+    assert (
+        StraightThroughReLU(0.1, True, 3).extra_repr() == "alpha=0.1, learnable=True, num_parameters=3, channel_dim=1"
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LearnableLeakyReLU(0),
+        lambda: LearnableLeakyReLU(save="both"),
+        lambda: LearnableLeakyReLU(alpha_bounds=(1, 0)),
+        lambda: LearnableLeakyReLU(alpha_bounds=(0, 1), save="output"),
+        lambda: LearnableLeakyReLU(alpha_bounds=(-1, 0), inplace=True),
+        lambda: LearnableLeakyReLU(alpha_bounds=(0, float("nan"))),
+        lambda: StraightThroughReLU(num_parameters=2),
+        lambda: StraightThroughReLU(alpha_bounds=(0, 1)),
+        lambda: StraightThroughReLU(learnable=True, inplace=True),
+        lambda: StraightThroughReLU(learnable=True, num_parameters=0),
+    ],
+)
+def test_misuse(make):
+    with pytest.raises(ValueError):
+        make()
+
+
+def test_functional_call():
+    module = LearnableLeakyReLU(4)
+    x = torch.randn(3, 4)
+    slopes = {"alpha": torch.full((4,), 0.7)}
+    expected = reference.learnable_leaky_relu(x, slopes["alpha"])
+    torch.testing.assert_close(torch.func.functional_call(module, slopes, (x,)), expected)
+
+
+class TestBounds:
+    @pytest.mark.parametrize("module", bounded(), ids=lambda m: type(m).__name__)
+    def test_forward_uses_clamped_slopes_and_writes_them_back(self, module):
+        module = copy.deepcopy(module)
+        x = torch.randn(3, 4, requires_grad=True)
+        module(x).sum().backward()
+        torch.testing.assert_close(x.grad, torch.where(x >= 0, 1.0, 0.3))
+        torch.testing.assert_close(module.alpha.data, torch.full((4,), 0.3))
+        torch.testing.assert_close(module.alpha.grad, x.detach().clamp(max=0).sum(0))
+
+    @pytest.mark.parametrize("module", bounded(), ids=lambda m: type(m).__name__)
+    def test_eval_uses_them_and_writes_nothing(self, module):
+        module = copy.deepcopy(module).eval()
+        x = torch.randn(3, 4, requires_grad=True)
+        module(x).sum().backward()
+        torch.testing.assert_close(x.grad, torch.where(x >= 0, 1.0, 0.3))
+        assert module.alpha.tolist() == [0.5] * 4
+
+    @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop, torch.optim.LBFGS])
+    def test_training_is_projected_descent_and_slopes_come_back(self, optimizer):
+        module = LearnableLeakyReLU(init=0.2, alpha_bounds=(0.0, 0.3))
+        steps = optimizer(module.parameters(), lr=0.05)
+        x = -torch.ones(8)
+
+        def train(sign):
+            def closure():
+                steps.zero_grad()
+                loss = sign * module(x).mean()
+                loss.backward()
+                return loss
+
+            for _ in range(20):
+                steps.step(closure)
+            module.project_()
+            return module.alpha.item()
+
+        assert train(1.0) == pytest.approx(0.3)
+        steps = optimizer(module.parameters(), lr=0.05)  # without the first half's momentum
+        assert train(-1.0) == 0.0
+
+    def test_equals_projected_sgd_written_out(self):
+        module = LearnableLeakyReLU(init=0.1, alpha_bounds=(0.05, 0.15))
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        alpha = torch.tensor([0.1], requires_grad=True)
+        for step in range(30):
+            x, g = torch.randn(20), torch.randn(20, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            module(x).backward(g)
+            optimizer.step()
+            (grad,) = torch.autograd.grad(reference.learnable_leaky_relu(x, alpha), alpha, g)
+            alpha = (alpha - 0.1 * grad).clamp(0.05, 0.15).detach().requires_grad_()
+        module.project_()
+        torch.testing.assert_close(module.alpha.data, alpha.data)
+
+    def test_used_twice_in_one_graph(self):
+        (module, _) = bounded()
+        x = torch.randn(3, 4)
+        y = module(x)
+        (y + module(-y)).sum().backward()
+        assert module.alpha.grad is not None
+
+    @pytest.mark.parametrize("index", [0, 1])
+    def test_compiles_as_one_graph(self, index):
+        module, twin = bounded()[index], bounded()[index]
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+        optimizers = [torch.optim.SGD(m.parameters(), lr=0.01) for m in (module, twin)]
+        for step in range(3):
+            x = torch.randn(3, 4, generator=torch.Generator().manual_seed(step))
+            for run, optimizer in zip((compiled, twin), optimizers, strict=True):
+                optimizer.zero_grad()
+                run(x).sum().backward()
+                optimizer.step()
+            torch.testing.assert_close(module.alpha, twin.alpha)
+
+    def test_functional_call_does_not_write(self):
+        (module, _) = bounded()
+        slopes = torch.full((4,), 0.9)
+        x = torch.randn(3, 4)
+
+        def loss(alpha):
+            return torch.func.functional_call(module, {"alpha": alpha}, (x,)).sum()
+
+        torch.testing.assert_close(torch.func.grad(loss)(slopes), x.clamp(max=0).sum(0))
+        assert slopes.tolist() == [pytest.approx(0.9)] * 4 and module.alpha.tolist() == [0.5] * 4
+
+    def test_no_forward_waits_for_the_device(self, device):
+        for module in bounded(device=device):
+            x = torch.randn(3, 4, device=device)
+            if device == "cuda":
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                module(x).sum().backward()
+            finally:
+                if device == "cuda":
+                    torch.cuda.set_sync_debug_mode("default")
+            torch.testing.assert_close(module.alpha.data, torch.full((4,), 0.3, device=device))
+
+    def test_a_slope_that_is_not_a_number_stays_one(self):
+        (module, _) = bounded()
+        nn.init.constant_(module.alpha, float("nan"))
+        assert module(-torch.ones(1, 4)).isnan().all()
+
+
+def test_public_names():
+    assert leaky_ext.LearnableLeakyReLU is LearnableLeakyReLU and leaky_ext.StraightThroughReLU is StraightThroughReLU

@@ -1,0 +1,196 @@
+"""Installs of every kind, each in an environment of its own, which borrows the torch that runs the tests."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+
+from leaky_ext import _build, _torch_check
+
+ROOT = Path(__file__).parents[1]
+MINOR = ".".join(torch.__version__.split(".")[:2])
+TRY_IT = """
+import torch, leaky_ext
+alpha = torch.full((1,), 0.25, requires_grad=True)
+leaky_ext.learnable_leaky_relu(torch.tensor([-2.0, 3.0]), alpha).sum().backward()
+assert alpha.grad.item() == -2
+print(leaky_ext.__file__)
+"""
+
+
+def run(*command, check=True, cwd="/", **environment):
+    """The output of a command, errors included; an environment variable given as None is taken away."""
+    variables = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    process = subprocess.run(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=cwd
+    )
+    assert not check or process.returncode == 0, process.stdout[-5000:]
+    assert check or process.returncode != 0, "this should have failed:\n" + process.stdout[-5000:]
+    return process.stdout
+
+
+def with_dependencies(*names):
+    """The distributions of these names and of all that they require here."""
+    found, left = {}, list(names)
+    while left:
+        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
+        if name not in found:
+            found[name] = distribution(name)
+            wanted = map(Requirement, found[name].requires or [])
+            left += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return found.values()
+
+
+class Environment:
+    """A virtual environment that holds links to packages of the one that runs the tests."""
+
+    def __init__(self, folder, *packages, pip=None):
+        run(sys.executable, "-m", "venv", "--without-pip", folder)
+        self.python = folder / "bin" / "python"
+        self.site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+        for one in with_dependencies(*packages):
+            for top in {file.parts[0] for file in one.files} - {"..", "__pycache__"}:
+                if not (self.site / top).exists():
+                    (self.site / top).symlink_to(one.locate_file(top))
+        if pip:
+            run(sys.executable, "-m", "pip", "--python", self.python, "install", "-q", pip)
+
+    def pip(self, *arguments, **options):
+        return run(self.python, "-m", "pip", *arguments, **options)
+
+    def imported_from(self):
+        """Trains one slope, and tells where leaky_ext was found."""
+        return Path(run(self.python, "-c", TRY_IT).splitlines()[-1]).parent
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A copy of the source tree, without what was built in it."""
+    ignored = shutil.ignore_patterns("build", "dist", ".*", "*.so", "_build.py", "*.egg-info", "__pycache__", "results")
+    return Path(shutil.copytree(ROOT, tmp_path / "source", ignore=ignored))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pip", ["pip==23.2.1", "pip==26.0"])
+def test_pip_install_builds_against_the_installed_torch(tmp_path, source, pip):
+    environment = Environment(tmp_path / "venv", "torch", pip=pip)
+    said = environment.pip("install", "-v", "--no-deps", source, FORCE_CUDA="0")
+    assert f"leaky_ext: building the CPU kernels against torch {torch.__version__}: FORCE_CUDA=0" in said
+    package = environment.imported_from()
+    assert package == environment.site / "leaky_ext"
+    assert f"Requires-Dist: torch=={MINOR}.*" in next(environment.site.glob("leaky_ext-*/METADATA")).read_text()
+    assert sum(file.stat().st_size for file in package.rglob("*")) < 2 * 2**20
+
+    data = package / "_build.py"
+    data.write_text(data.read_text().replace(torch.__version__, "1.13.1"))
+    message = run(environment.python, "-c", "import leaky_ext", check=False)
+    assert "ImportError" in message and "1.13.1" in message and torch.__version__ in message
+
+
+@pytest.mark.slow
+def test_editable_install(tmp_path, source):
+    environment = Environment(tmp_path / "venv", "torch", pip="pip==26.0")
+    environment.pip("install", "--no-deps", "-e", source)
+    assert environment.imported_from() == source / "leaky_ext"
+
+
+@pytest.mark.slow
+def test_sdist_holds_all_sources_and_builds_without_ninja(tmp_path, source):
+    """Also without isolation and without any index: a build fetches nothing."""
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, source)
+    archive = next(tmp_path.glob("leaky_ext-*.tar.gz"))
+    with tarfile.open(archive) as tar:
+        packed = {name.partition("/")[2] for name in tar.getnames()}
+    wanted = [file for folder in ("csrc", "leaky_ext", "build_backend") for file in (source / folder).rglob("*.*")]
+    assert not {str(file.relative_to(source)) for file in wanted if "egg-info" not in str(file)} - packed
+
+    environment = Environment(tmp_path / "venv", "torch", "setuptools", pip="pip==26.0")
+    tools = tmp_path / "tools"  # what a build needs, and no ninja
+    tools.mkdir()
+    for tool in ("c++", "g++", "gcc", "cc", "as", "ld", "which", "sh", "ar"):
+        if found := shutil.which(tool):
+            (tools / tool).symlink_to(found)
+    options = ["install", "-v", "--no-build-isolation", "--no-index", "--no-deps"]
+    assert "could not find ninja" in environment.pip(*options, archive, PATH=str(tools), FORCE_CUDA="0")
+    assert environment.imported_from() == environment.site / "leaky_ext"
+
+
+@pytest.mark.slow
+def test_uv_pip_install(tmp_path, source):
+    """Without isolation: uv tells a build nothing of the environment that it is for, so torch would be fetched anew."""
+    environment = Environment(tmp_path / "venv", "torch", "setuptools")
+    options = ["--python", environment.python, "--no-build-isolation", "--no-deps"]
+    run(Path(sys.executable).with_name("uv"), "pip", "install", *options, source, FORCE_CUDA="0")
+    assert environment.imported_from() == environment.site / "leaky_ext"
+
+
+@pytest.mark.slow
+def test_install_from_git(tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    environment = Environment(tmp_path / "venv", "torch", pip="pip==26.0")
+    environment.pip("install", "--no-deps", f"git+file://{ROOT}")
+    assert environment.imported_from() == environment.site / "leaky_ext"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packages, wanted", [(["setuptools"], True), (["setuptools", "torch"], False)])
+def test_torch_is_asked_for_only_where_there_is_none(tmp_path, source, packages, wanted):
+    environment = Environment(tmp_path / "venv", *packages)
+    hook = "import sys; sys.path.insert(0, 'build_backend'); import backend, json; "
+    hook += "print(*backend.get_requires_for_build_wheel(), *backend.get_requires_for_build_sdist(), sep='\\n')"
+    said = run(environment.python, "-c", hook, cwd=source)
+    assert said.splitlines().count("torch>=2.11") == int(wanted)
+
+
+def build(source, check, **environment):
+    return run(sys.executable, "setup.py", "build_ext", check=check, cwd=source, **environment)
+
+
+def test_no_compiler_is_said_so(source):
+    assert "no C++ compiler: 'no-such-compiler' is not on PATH" in build(source, False, CXX="no-such-compiler")
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
+def test_forced_cuda_without_cuda_in_torch_is_said_so(source):
+    assert "FORCE_CUDA=1, but this torch has no CUDA" in build(source, False, FORCE_CUDA="1")
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA")
+def test_forced_cuda_without_nvcc_is_said_so(source, tmp_path):
+    assert f"FORCE_CUDA=1, but no nvcc in {tmp_path}" in build(source, False, FORCE_CUDA="1", CUDA_HOME=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "built, with_cuda, running, running_cuda, fits",
+    [
+        ("2.13.0+cpu", False, "2.13.0+cpu", None, True),
+        ("2.13.0+cpu", False, "2.13.1+cu130", "13.0", True),
+        ("2.13.0+cu130", True, "2.13.0+cu130", "13.0", True),
+        ("2.13.0+cu130", True, "2.13.0+cpu", None, False),
+        ("2.13.0", False, "2.14.0", None, False),
+        ("2.1.0", False, "2.13.0", None, False),
+    ],
+)
+def test_which_torch_goes_with_which_build(built, with_cuda, running, running_cuda, fits):
+    message = _torch_check.mismatch(built, with_cuda, running, running_cuda)
+    assert message is None if fits else built in message and running in message
+
+
+def test_a_source_tree_that_was_not_built_says_so(source, tmp_path):
+    environment = Environment(tmp_path / "environment", "torch")  # an editable install here would lend its module
+    message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
+    assert "leaky_ext has no native module here" in message
+
+
+def test_the_version_stands_in_pyproject_alone():
+    assert f'version = "{_build.VERSION}"' in (ROOT / "pyproject.toml").read_text()
