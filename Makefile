@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell echo '$(TORCH)' | tr -c 'A-Za-z0-9.\n' '_')
 BUILT := $(VENV)/.built
 CPP := $(shell find csrc tests examples -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 .PHONY: help bench test test-slow dev lint format cuda-compile cpp aarch64 matrix sanitize fuzz coverage gpu-check requirements sbom clean
 
 help:  ## this list
@@ -17,10 +20,10 @@ bench: $(BUILT)  ## quick benchmark beside plain PyTorch
 	$(BIN)/python -m benchmarks run --quick
 
 test: $(BUILT)  ## the tests, but for the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(BUILT)  ## installs of every kind, long runs
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 dev: $(BUILT)  ## an editable build in .venv
 
@@ -64,19 +67,21 @@ gpu-check:  ## everything that needs a GPU; installs nothing, so PYTHON must hav
 sbom: $(INSTALLED)  ## a CycloneDX bill of what is installed here: build/sbom.json
 	mkdir -p build && $(BIN)/cyclonedx-py environment $(BIN)/python -o build/sbom.json
 
-requirements:  ## pin requirements.txt anew, with hashes
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --upgrade --group dev -qo requirements.txt
+requirements:  ## pin requirements*.txt anew, with hashes
+	$(PIN) --group dev -o requirements.txt
+	$(PIN) --group models --no-deps -o requirements-models.txt
 
 clean:  ## all that was built or installed here
 	rm -rf build dist *.egg-info .venv* .*_cache .hypothesis .coverage* htmlcov leaky_ext/*.so leaky_ext/_build.py
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(INSTALLED): requirements.txt
+$(INSTALLED): requirements.txt requirements-models.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check '$(TORCH)'
-	$(BIN)/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements.txt
+	$(INSTALL) '$(TORCH)'
+	$(INSTALL) -q --require-hashes -r requirements.txt
+	$(INSTALL) -q --require-hashes --no-deps -r requirements-models.txt
 	rm -f $(VENV)/.installed-* $(BUILT) && touch $@
 
 $(BUILT): $(INSTALLED) setup.py pyproject.toml csrc/sources.txt $(filter csrc/%,$(CPP))
-	$(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+	$(INSTALL) -q --no-build-isolation --no-deps -e .
 	touch $@

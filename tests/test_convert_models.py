@@ -1,7 +1,4 @@
-"""convert on models that people use, each skipped where its package is not installed.
-
-pip install --no-deps facenet-pytorch monai spandrel einops && pip install transformers
-"""
+"""convert on models that people use, each skipped where its package (requirements-models.txt) is not installed."""
 
 import contextlib
 import copy
