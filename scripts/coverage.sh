@@ -8,11 +8,11 @@ cd "$out/tree"
 export PYTHONPATH=$PWD COVERAGE_FILE=$out/python.data
 CCACHE_DISABLE=1 FORCE_CUDA=0 CFLAGS=--coverage LDFLAGS=--coverage python setup.py build_ext --inplace
 find build -name '*.gcda' -delete
-coverage run --parallel-mode --source=leaky_ext -m pytest -m "not slow" -p no:cacheprovider ${PYTEST_ARGUMENTS:-} || failed=1
+coverage run -m pytest -m "not slow" -n 2 --dist loadfile -p no:cacheprovider ${PYTEST_ARGUMENTS:-} || failed=1
 coverage combine -q "$out"
 coverage report --skip-covered --show-missing
 coverage html -q -d "$out/python"
 mkdir -p "$out/cpp"
-gcovr --root . --filter csrc/ --gcov-ignore-errors=no_working_dir_found --exclude-throw-branches \
+gcovr --root . --filter csrc/ --gcov-ignore-errors=no_working_dir_found --exclude-throw-branches --merge-lines \
   --txt - --html-details "$out/cpp/index.html" build
 exit "${failed:-0}"

@@ -1,10 +1,11 @@
-"""Builds and tests against each torch, and prints the table.
+"""Builds and tests against each torch, and writes the table, docs/versions.md.
 
     python scripts/matrix.py [--torch 2.14.1 ...] [--python python3.12 ...] [--folder build/matrix]
 
-Each combination gets a virtual environment, a build of its own and a run of the tests that are not slow; what an
-earlier run left in the folder is used again. A torch that cannot be installed for a Python is said so. torch's CUDA
-wheels, which the registry gives on Linux, import and are tested on the CPU too, and are built without CUDA kernels.
+Each combination gets a virtual environment, a build of its own and a run of the tests that are not slow, but for those
+of the kernels alone, which see no torch. The table has the rows of earlier runs in the folder too, and their
+environments are used again. A torch that cannot be installed for a Python is said so. torch's CUDA wheels, which the
+registry gives on Linux, import and are tested on the CPU too, and are built without CUDA kernels.
 """
 
 import argparse
@@ -17,20 +18,21 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+NO_TORCH = ["test_cuda_host.py", "test_instruction_sets.py"]
 TORCH = ["2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"]
 
 
-def run(log, *command, **environment):
+def run(log, *command, cwd=ROOT, **environment):
     """Whether the command succeeded; what it says goes to the log."""
     with log.open("a") as file:
         print("$", *command, file=file, flush=True)
         arguments = [str(word) for word in command]
-        return subprocess.run(arguments, stdout=file, stderr=file, env=os.environ | environment).returncode == 0
+        process = subprocess.run(arguments, stdout=file, stderr=file, cwd=cwd, env=os.environ | environment)
+        return process.returncode == 0
 
 
-def attempt(python, torch, folder):
-    """One row of the table."""
-    place = folder / f"{Path(python).name}-torch{torch}"
+def attempt(python, torch, place):
+    """What came of it, the seconds that the build took, and the tests."""
     place.mkdir(parents=True, exist_ok=True)
     log, venv = place / "log.txt", place / "venv"
     log.write_text("")
@@ -47,9 +49,8 @@ def attempt(python, torch, folder):
     if not built:
         return "does not build", f"{time.monotonic() - start:.0f} s", ""
     seconds = f"{time.monotonic() - start:.0f} s"
-    passed = run(
-        log, venv / "bin" / "python", "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", tree / "tests"
-    )
+    pytest = [venv / "bin" / "python", "-m", "pytest", "-q", "-m", "not slow", "-n", "2", "--dist", "loadfile"]
+    passed = run(log, *pytest, *(f"--ignore=tests/{name}" for name in NO_TORCH), cwd=tree)
     closing = re.findall(r"^.*\d+ (?:passed|failed|error).*$", log.read_text(), re.M)
     counts = re.sub(r" in .*|=", "", closing[-1]).strip() if closing else "no test ran"
     return "passed" if passed else "FAILED", seconds, counts
@@ -61,15 +62,17 @@ def main():
     parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters (default: this one)")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "matrix")
     options = parser.parse_args()
-    rows = ["| Python | torch | | build | tests |", "| --- | --- | --- | --- | --- |"]
     for python in options.python:
         version = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
         for torch in options.torch:
             print(f"Python {version}, torch {torch} ...", flush=True)
-            outcome, build, tests = attempt(python, torch, options.folder.resolve())
-            rows.append(f"| {version} | {torch} | {outcome} | {build} | {tests} |")
-    table = "\n".join(rows)
-    (options.folder / "table.md").write_text(table + "\n")
+            place = options.folder.resolve() / f"{Path(python).name}-torch{torch}"
+            row = f"| {version} | {torch} | {' | '.join(attempt(python, torch, place))} |"
+            (place / "row.md").write_text(row + "\n")
+            print(row, flush=True)
+    rows = sorted(file.read_text() for file in options.folder.glob("*/row.md"))
+    table = "".join(["| Python | torch | | build | tests |\n", "| --- | --- | --- | --- | --- |\n", *rows])
+    (ROOT / "docs" / "versions.md").write_text(f"# Versions of torch and Python\n\n{table}")
     print(table)
     return int("FAILED" in table or "does not build" in table)
 

@@ -126,10 +126,11 @@ def test_sdist_holds_all_sources_and_builds_without_ninja(tmp_path, source):
 
 @pytest.mark.slow
 def test_uv_pip_install(tmp_path, source):
-    """Without isolation: uv tells a build nothing of the environment that it is for, so torch would be fetched anew."""
+    """Without isolation, as pyproject.toml says: uv tells a build nothing of the environment that it is for."""
     environment = Environment(tmp_path / "venv", "torch", "setuptools")
-    options = ["--python", environment.python, "--no-build-isolation", "--no-deps"]
-    run(Path(sys.executable).with_name("uv"), "pip", "install", *options, source, FORCE_CUDA="0")
+    tools = Path(sys.executable).parent  # uv and ninja
+    command = [tools / "uv", "pip", "install", "--python", environment.python, "--no-deps", "."]
+    run(*command, cwd=source, FORCE_CUDA="0", PATH=f"{tools}:{os.environ['PATH']}")
     assert environment.imported_from() == environment.site / "leaky_ext"
 
 
@@ -154,6 +155,18 @@ def test_torch_is_asked_for_only_where_there_is_none(tmp_path, source, packages,
 
 def build(source, check, **environment):
     return run(sys.executable, "setup.py", "build_ext", check=check, cwd=source, **environment)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("ccache") is None, reason="no ccache")
+def test_ccache_is_respected(source, tmp_path):
+    cache = {"CXX": "ccache c++", "CCACHE_DIR": str(tmp_path / "cache"), "FORCE_CUDA": "0"}
+    cache["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # ninja
+    build(source, True, **cache)
+    shutil.rmtree(source / "build")
+    build(source, True, **cache)
+    compiled = sum(not name.endswith(".cu") for name in (source / "csrc" / "sources.txt").read_text().split())
+    assert re.search(rf"^(direct|preprocessed)_cache_hit\t{compiled}$", run("ccache", "--print-stats", **cache), re.M)
 
 
 def test_no_compiler_is_said_so(source):

@@ -82,7 +82,8 @@ def test_abrupt_exit():
 
 def test_interrupt_during_calls():
     code = """
-import torch, leaky_ext
+import signal, torch, leaky_ext
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 x = torch.randn(5_000_000)
 print("ready", flush=True)
 try:
