@@ -70,7 +70,12 @@ def extension():
         os.environ["CUDA_HOME"] = cuda_home()  # read when cpp_extension is imported
         blackwell = tuple(map(int, torch.version.cuda.split(".")[:2])) >= (12, 8)
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0;10.0+PTX" if blackwell else "8.0;9.0+PTX")
+    from torch.utils import cpp_extension
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+    wrapper, *compiler = shlex.split(os.environ.get("CXX", "c++"))
+    if compiler and wrapper in ("ccache", "sccache") and hasattr(cpp_extension, "_wrap_compiler"):
+        os.environ["CXX"] = shlex.join(compiler)  # this torch puts the wrapper before it, and takes CXX for one word
 
     architectures = os.environ["TORCH_CUDA_ARCH_LIST"] if with_cuda else ""
     macros = [("LEAKY_TORCH", f'"{torch.__version__}"'), ("LEAKY_CUDA_ARCHITECTURES", f'"{architectures}"')]
