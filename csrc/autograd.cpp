@@ -1,5 +1,6 @@
 #include "autograd.h"
 
+#include <ATen/TensorUtils.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 namespace leaky_ext {
@@ -11,11 +12,12 @@ using torch::autograd::variable_list;
 
 const Tensor* tensor_of(const Slope& alpha) { return std::get_if<Tensor>(&alpha); }
 
-// What every Function here keeps: one tensor, the slope, and where the slope goes.
+// What every Function here keeps: one tensor, the slope, and where the slope goes. What is the default is left out of
+// the map, here and below: 0.5 us of 28, forward and backward.
 void keep(AutogradContext* ctx, const Tensor& tensor, const Slope& alpha, int64_t channel_dim) {
-  ctx->saved_data["channel_dim"] = channel_dim;
   if (const Tensor* slopes = tensor_of(alpha)) {
     ctx->save_for_backward({tensor, *slopes});
+    if (channel_dim != 1) ctx->saved_data["channel_dim"] = channel_dim;
   } else {
     ctx->save_for_backward({tensor});
     ctx->saved_data["alpha"] = std::get<double>(alpha);
@@ -25,9 +27,11 @@ void keep(AutogradContext* ctx, const Tensor& tensor, const Slope& alpha, int64_
 struct Kept {
   Tensor tensor;
   Slope alpha;
-  int64_t channel_dim;
+  int64_t channel_dim = 1;
 
-  explicit Kept(AutogradContext* ctx) : channel_dim(ctx->saved_data["channel_dim"].toInt()) {
+  explicit Kept(AutogradContext* ctx) {
+    const auto found = ctx->saved_data.find("channel_dim");
+    if (found != ctx->saved_data.end()) channel_dim = found->second.toInt();
     variable_list saved = ctx->get_saved_variables();
     tensor = std::move(saved[0]);
     if (saved.size() > 1) {
@@ -76,13 +80,15 @@ struct KeepMask : torch::autograd::Function<KeepMask> {
           relu ? calls::straight_through_relu_mask(x) : calls::learnable_leaky_relu_mask(x, alpha, channel_dim);
     }
     keep(ctx, mask, alpha, channel_dim);
-    ctx->saved_data["stride"] = y.strides().vec();
+    if (!y.is_contiguous()) ctx->saved_data["stride"] = y.strides().vec();
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const Kept kept(ctx);
-    const std::vector<int64_t> stride = ctx->saved_data["stride"].toIntVector();
+    const auto found = ctx->saved_data.find("stride");
+    const std::vector<int64_t> stride =
+        found == ctx->saved_data.end() ? at::detail::defaultStrides(grads[0].sizes()) : found->second.toIntVector();
     const auto from_mask = [&](auto& function) {
       return function(grads[0], kept.tensor, kept.alpha, kept.channel_dim, stride);
     };
