@@ -11,7 +11,7 @@ CPP := $(shell find csrc tests examples -name '*.cpp' -o -name '*.h' -o -name '*
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
-.PHONY: help bench test test-slow dev lint format cuda-compile cpp aarch64 matrix sanitize fuzz coverage gpu-check requirements sbom clean
+.PHONY: help bench test test-slow dev lint format cuda-compile cpp aarch64 matrix sanitize sanitize-kernels fuzz coverage gpu-check requirements sbom clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -49,11 +49,14 @@ aarch64:  ## the kernels for 64-bit ARM, their tests under QEMU
 	cmake --build build/aarch64 -j 2
 	ctest --test-dir build/aarch64 --output-on-failure
 
-matrix: $(INSTALLED)  ## builds and tests against each torch, and prints the table
+matrix: $(INSTALLED)  ## builds and tests against each torch, and writes docs/versions.md
 	$(BIN)/python scripts/matrix.py
 
 sanitize: $(BUILT)  ## the tests under ASan and UBSan, concurrent calls under TSan, kernels under valgrind
 	PATH="$(abspath $(BIN)):$$PATH" scripts/sanitize.sh build/sanitize
+
+sanitize-kernels: $(INSTALLED)  ## of these, the kernels' own tests, which see no torch
+	PATH="$(abspath $(BIN)):$$PATH" scripts/sanitize.sh build/sanitize kernels threads
 
 fuzz: $(BUILT)  ## a million hostile calls of the raw operators
 	$(BIN)/python tests/fuzz_operators.py --calls 1000000

@@ -12,7 +12,7 @@ export MAX_JOBS=${MAX_JOBS:-2} UBSAN_OPTIONS=print_stacktrace=1
 memory="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 
 kernels() { # folder, flags, tests
-  cmake -S . -B "$out/$1" -G Ninja -DLEAKY_EXT_TORCH=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS=$2"
+  cmake -S . -B "$out/$1" -G Ninja -DLEAKY_EXT_TORCH=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1 $2"
   cmake --build "$out/$1" -j "$MAX_JOBS"
   ctest --test-dir "$out/$1" --output-on-failure -R "$3"
 }
