@@ -1,4 +1,0 @@
-# What setup.py writes into leaky_ext/_build.py when it has built the native module.
-VERSION: str
-TORCH: str
-WITH_CUDA: bool

@@ -1,6 +1,0 @@
-#!/usr/bin/env bash
-# Copies the sources to folder $1, to be built there with other flags than here.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-mkdir -p "$1"
-tar -c --exclude=./build --exclude='./.*' --exclude='*.so' --exclude=_build.py --exclude=__pycache__ . | tar -x -C "$1"
