@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Copies the sources to folder $1, to be built there with other flags than here.
 set -euo pipefail
+to=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
-mkdir -p "$1"
-tar -c --exclude=./build --exclude='./.*' --exclude='*.so' --exclude=_build.py --exclude=__pycache__ . | tar -x -C "$1"
+mkdir -p "$to"
+tar -c --exclude=./build --exclude='./.*' --exclude='*.so' --exclude=_build.py --exclude=__pycache__ . | tar -x -C "$to"
