@@ -52,7 +52,7 @@ aarch64:  ## the kernels for 64-bit ARM, their tests under QEMU
 matrix: $(INSTALLED)  ## builds and tests against each torch, and writes docs/versions.md
 	$(BIN)/python scripts/matrix.py
 
-sanitize: $(BUILT)  ## the tests under ASan and UBSan, concurrent calls under TSan, kernels under valgrind
+sanitize: $(BUILT)  ## the tests under ASan and UBSan, concurrent calls under TSan, kernels and fuzzed calls under valgrind
 	PATH="$(abspath $(BIN)):$$PATH" scripts/sanitize.sh build/sanitize
 
 sanitize-kernels: $(INSTALLED)  ## of these, the kernels' own tests, which see no torch

@@ -123,11 +123,12 @@ void refuse_cuda(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit:
 }
 #endif
 
-std::string name_of(const std::string& schema) { return schema.substr(0, schema.find('(')); }
-
+// Registers `make()` for every operator, or for those whose schema contains `what`.
 template <typename Make>
-void implement_all(torch::Library& m, Make make) {
-  for (const char* schema : kSchemas) m.impl(name_of(schema).c_str(), make());
+void implement_all(torch::Library& m, Make make, const char* what = "") {
+  for (const std::string schema : kSchemas) {
+    if (schema.find(what) != schema.npos) m.impl(schema.substr(0, schema.find('(')).c_str(), make());
+  }
 }
 
 }  // namespace
@@ -155,9 +156,6 @@ TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) {
 }
 
 TORCH_LIBRARY_IMPL(leaky_ext, Negative, m) {
-  for (const std::string schema : leaky_ext::ops::kSchemas) {
-    if (schema.find("(a!)") == schema.npos) continue;
-    m.impl(leaky_ext::ops::name_of(schema).c_str(),
-           torch::CppFunction::makeFromBoxedFunction<&leaky_ext::ops::resolve_negative>());
-  }
+  leaky_ext::ops::implement_all(
+      m, [] { return torch::CppFunction::makeFromBoxedFunction<&leaky_ext::ops::resolve_negative>(); }, "(a!)");
 }
