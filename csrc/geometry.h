@@ -1,4 +1,5 @@
-// From tensors to what the kernels know: the order in which elements are counted, a Shape, a Walk for each operand.
+// From tensors to what the kernels know: the order in which elements are counted, a Shape, a StridedView for each
+// operand.
 #pragma once
 
 #include <ATen/EmptyTensor.h>
@@ -45,21 +46,21 @@ struct Order {
                      [this](int64_t a, int64_t b) { return this->strides[a] > this->strides[b]; });
   }
 
-  // Where a tensor of these sizes keeps its elements. False: too scattered for a Walk; copy it first.
-  bool walk(at::IntArrayRef tensor_strides, Walk* walk) const {
-    *walk = Walk();
+  // Where a tensor of these sizes keeps its elements. False: too scattered for a StridedView; copy it first.
+  bool view_of(at::IntArrayRef tensor_strides, StridedView* view) const {
+    *view = StridedView();
     for (const int64_t d : dims) {
       const int64_t size = sizes[d], stride = tensor_strides[d];
-      if (walk->ndim && walk->stride[walk->ndim - 1] == stride * size) {
-        walk->size[walk->ndim - 1] *= size;
-        walk->stride[walk->ndim - 1] = stride;
+      if (view->ndim && view->stride[view->ndim - 1] == stride * size) {
+        view->size[view->ndim - 1] *= size;
+        view->stride[view->ndim - 1] = stride;
         continue;
       }
-      if (walk->ndim == Walk::kMaxDims) return false;
-      walk->size[walk->ndim] = size;
-      walk->stride[walk->ndim++] = stride;
+      if (view->ndim == StridedView::kMaxDims) return false;
+      view->size[view->ndim] = size;
+      view->stride[view->ndim++] = stride;
     }
-    if (walk->ndim == 1 && walk->stride[0] == 1) walk->ndim = 0;
+    if (view->ndim == 1 && view->stride[0] == 1) view->ndim = 0;
     return true;
   }
 };

@@ -16,8 +16,8 @@ struct Shape {
 };
 
 // Where an operand keeps element i. ndim == 0: at i, like the output. Else i is an index over `size` (outermost
-// first, adjacent dimensions merged) and the strides, in elements, tell the place; 0 and negative strides are fine.
-struct Walk {
+// first, adjacent dimensions merged), and `stride`, in elements, gives the place. Strides may be 0 or negative.
+struct StridedView {
   static constexpr int kMaxDims = 8;
   int ndim = 0;
   int64_t size[kMaxDims] = {};
@@ -32,33 +32,33 @@ struct Alpha {
   double value = 0;
 };
 
-enum class Formula : uint8_t { LeakyReLU, ReLU };
+// The formulas of leaky_math.h, by name. LeakyReLUSigned: y's sign bit is set iff x is negative (alpha > 0).
+enum class Formula : uint8_t { LeakyReLU, LeakyReLUSigned, ReLU };
 
 struct ForwardArgs {
   Formula formula = Formula::LeakyReLU;
   DType dtype = DType::Float32;  // of x and y
   Shape shape;
   const void* x = nullptr;
-  Walk x_walk;
-  void* y = nullptr;           // may be x
-  Walk y_walk;                 // dense, except where y is x
-  Alpha alpha;                 // not read by ReLU
-  uint8_t* mask = nullptr;     // where wanted: bit i % 8 of byte i / 8 is negative(x[i]); (numel + 7) / 8 bytes
-  bool positive_zero = false;  // leaky_relu_signed instead of leaky_relu
+  StridedView x_view;
+  void* y = nullptr;        // may be x
+  StridedView y_view;       // dense, except where y is x
+  Alpha alpha;              // unused by ReLU
+  uint8_t* mask = nullptr;  // if not null: bit i % 8 of byte i / 8 is negative(x[i]); (numel + 7) / 8 bytes
 };
 
-// What the backward knows of x. Output: y, and the sign bit of y (or a NaN) tells a negative x.
-// OutputAndMask: y, and the mask tells. Mask: the mask alone; there is no grad_alpha then.
+// What was saved for backward. Input: x. Output: y only; x is negative iff y's sign bit is set or y is NaN.
+// OutputAndMask: y, and the mask of negative x. Mask: the mask only; grad_alpha cannot be computed then.
 enum class Saved : uint8_t { Input, Output, OutputAndMask, Mask };
 
 struct BackwardArgs {
   DType dtype = DType::Float32;  // of grad, saved and grad_x
   Shape shape;
   const void* grad = nullptr;
-  Walk grad_walk;
+  StridedView grad_view;
   Saved kind = Saved::Input;
   const void* saved = nullptr;  // x or y
-  Walk saved_walk;
+  StridedView saved_view;
   const uint8_t* mask = nullptr;
   Alpha alpha;
   void* grad_x = nullptr;      // dense; null: not wanted
@@ -68,9 +68,10 @@ struct BackwardArgs {
 
 namespace cpu {
 
-// Calls body(begin, end) for parts that cover [0, tasks), on as many threads as the caller has.
+// Calls body(begin, end) for ranges that cover [0, tasks), of at least `grain` tasks, on as many threads as the caller
+// has.
 using Body = void (*)(void* context, int64_t begin, int64_t end);
-using ParallelFor = void (*)(int64_t tasks, void* context, Body body);
+using ParallelFor = void (*)(int64_t tasks, int64_t grain, void* context, Body body);
 
 void forward(const ForwardArgs& args, ParallelFor parallel_for);
 void backward(const BackwardArgs& args, ParallelFor parallel_for);

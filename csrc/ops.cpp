@@ -33,15 +33,15 @@ Tensor new_mask(const Tensor& like) {
   return at::empty({mask_bytes(like.numel())}, like.options().dtype(at::kByte).memory_format(std::nullopt));
 }
 
-// A tensor that the kernels read element by element, copied first where it is too scattered for a Walk.
+// A tensor that the kernels read element by element, copied first where it is too scattered for a StridedView.
 struct Operand {
   Tensor tensor;
-  Walk walk;
+  StridedView view;
 
   Operand(const Tensor& source, const Order& order) : tensor(source) {
-    if (order.walk(source.strides(), &walk)) return;
+    if (order.view_of(source.strides(), &view)) return;
     tensor = at::empty_strided(order.sizes, order.strides, source.options()).copy_(source);
-    walk = Walk();
+    view = StridedView();
   }
 };
 
@@ -72,8 +72,8 @@ struct KernelSlope {
   }
 };
 
-void parallel_for(int64_t tasks, void* context, cpu::Body body) {
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+void parallel_for(int64_t tasks, int64_t grain, void* context, cpu::Body body) {
+  at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
 }
 
 #if defined(LEAKY_WITH_CUDA)
@@ -112,8 +112,7 @@ void run(const Tensor& x, const BackwardArgs& args) {
 Outputs forward(const Tensor& x, const SlopeArg& slope, ForwardOptions options) {
   ForwardArgs args;
   args.dtype = dtype_of(x, "x");
-  args.formula = options.formula;
-  args.positive_zero = options.positive_zero;
+  args.formula = options.positive_zero ? Formula::LeakyReLUSigned : options.formula;
   const Order order(x.sizes(), x.strides());
   const KernelSlope kernel_slope(x, slope, order);
   args.shape = kernel_slope.shape;
@@ -122,9 +121,9 @@ Outputs forward(const Tensor& x, const SlopeArg& slope, ForwardOptions options) 
   if (options.in_place) {
     at::assert_no_internal_overlap(x);
     if (slope.tensor) at::assert_no_overlap(x, *slope.tensor);
-    TORCH_CHECK(order.walk(x.strides(), &args.y_walk), "leaky_ext: x of shape ", x.sizes(), " and strides ",
+    TORCH_CHECK(order.view_of(x.strides(), &args.y_view), "leaky_ext: x of shape ", x.sizes(), " and strides ",
                 x.strides(), " is too scattered to be changed in place; use the out-of-place function");
-    args.x_walk = args.y_walk;
+    args.x_view = args.y_view;
     args.x = args.y = x.mutable_data_ptr();
     if (!x.is_inference()) x.unsafeGetTensorImpl()->bump_version();
     outputs.y = x;
@@ -134,7 +133,7 @@ Outputs forward(const Tensor& x, const SlopeArg& slope, ForwardOptions options) 
   }
   const Operand operand(x, order);
   args.x = operand.tensor.const_data_ptr();
-  args.x_walk = operand.walk;
+  args.x_view = operand.view;
   outputs.y = new_tensor(x, x.sizes(), order.strides);
   args.y = outputs.y.mutable_data_ptr();
   if (options.mask) args.mask = (outputs.mask = new_mask(x)).mutable_data_ptr<uint8_t>();
@@ -164,12 +163,12 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Kept& kept, const 
   args.alpha = kernel_slope.alpha;
   const Operand grad_operand(grad, order);
   args.grad = grad_operand.tensor.const_data_ptr();
-  args.grad_walk = grad_operand.walk;
+  args.grad_view = grad_operand.view;
   std::optional<Operand> saved;
   if (kept.kind != Saved::Mask) {
     saved.emplace(like, order);
     args.saved = saved->tensor.const_data_ptr();
-    args.saved_walk = saved->walk;
+    args.saved_view = saved->view;
   }
   if (kept.mask) args.mask = kept.mask->const_data_ptr<uint8_t>();
 

@@ -6,8 +6,8 @@
 #include "parallel.h"
 #include "partition.h"
 #include "slopes.h"
+#include "strided.h"
 #include "tuning.h"
-#include "walk.h"
 
 namespace leaky_ext::cpu {
 namespace {
@@ -20,14 +20,14 @@ class Backward {
         slopes_(args.alpha, args.shape),
         partition_(args.shape),
         loops_(loops(args.dtype)),
-        staged_(!args.grad_walk.dense() || (args.saved && !args.saved_walk.dense()) ||
+        staged_(!args.grad_view.dense() || (args.saved && !args.saved_view.dense()) ||
                 args.kind == Saved::OutputAndMask),
         stream_(args.grad_x && prepare_output(args.grad_x, args.shape.numel() * int64_t(sizeof(Bits)))) {}
 
   void run(ParallelFor parallel_for) const {
     const int64_t n = args_.shape.numel();
     if (!args_.grad_alpha) {
-      run_tasks(parallel_for, (n + kTask - 1) / kTask,
+      run_tasks(parallel_for, (n + kTask - 1) / kTask, 1,
                 [&](int64_t begin, int64_t end) { flat(begin * kTask, std::min(end * kTask, n)); });
       return;
     }
@@ -37,7 +37,7 @@ class Backward {
       return;
     }
     std::vector<double> partials(partition_.direct() ? 0 : size_t(partition_.partials()));
-    run_tasks(parallel_for, partition_.tasks(), [&](int64_t begin, int64_t end) {
+    run_tasks(parallel_for, partition_.tasks(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) rectangle(task, partials.data());
     });
     if (!partition_.direct()) combine(partials.data());
@@ -52,12 +52,12 @@ class Backward {
     const Bits* grad = static_cast<const Bits*>(args_.grad);
     const Bits* saved = static_cast<const Bits*>(args_.saved);
     BackwardChunk chunk{grad + begin, saved + begin, nullptr, nullptr, n, 0, nullptr, products, false};
-    if (!args_.grad_walk.dense()) {
-      gather(grad, args_.grad_walk, begin, n, grad_buffer);
+    if (!args_.grad_view.dense()) {
+      gather(grad, args_.grad_view, begin, n, grad_buffer);
       chunk.grad = grad_buffer;
     }
-    if (saved && !args_.saved_walk.dense()) {
-      gather(saved, args_.saved_walk, begin, n, saved_buffer);
+    if (saved && !args_.saved_view.dense()) {
+      gather(saved, args_.saved_view, begin, n, saved_buffer);
       chunk.saved = saved_buffer;
     }
     if (args_.kind == Saved::Mask) chunk.mask = args_.mask + begin / 8;

@@ -33,11 +33,10 @@ struct BackwardChunk {
 using ForwardLoop = void (*)(const ForwardChunk&);
 using BackwardLoop = double (*)(const BackwardChunk&);  // returns the sum of the products, where products is null
 
-enum : int { kUniform = 0, kPerElement = 1 };            // the second index of the tables below
-enum : int { kLeaky = 0, kLeakySigned = 1, kReLU = 2 };  // the first index of `forward`
+enum : int { kUniform = 0, kPerElement = 1 };  // the second index of the tables below
 
 struct Loops {
-  ForwardLoop forward[3][2];
+  ForwardLoop forward[3][2];    // by Formula
   BackwardLoop backward[4][2];  // by Saved
   double (*sum)(const void* products, int64_t n);
   void (*accumulate)(const void* products, int64_t n, double* sums);  // sums[i] += products[i]

@@ -3,16 +3,11 @@
 #include "large_output.h"
 #include "parallel.h"
 #include "slopes.h"
+#include "strided.h"
 #include "tuning.h"
-#include "walk.h"
 
 namespace leaky_ext::cpu {
 namespace {
-
-int formula_index(const ForwardArgs& args) {
-  if (args.formula == Formula::ReLU) return kReLU;
-  return args.positive_zero ? kLeakySigned : kLeaky;
-}
 
 template <typename S, typename Bits>  // the type of the arithmetic, and of an element's bits
 class Forward {
@@ -21,12 +16,12 @@ class Forward {
       : args_(args),
         slopes_(slopes),
         uniform_(args.formula == Formula::ReLU || slopes.uniform()),
-        loop_(loops(args.dtype).forward[formula_index(args)][uniform_ ? kUniform : kPerElement]),
+        loop_(loops(args.dtype).forward[int(args.formula)][uniform_ ? kUniform : kPerElement]),
         stream_(args.y != args.x && prepare_output(args.y, args.shape.numel() * int64_t(sizeof(Bits)))) {}
 
   // Elements begin to end; begin is a multiple of kChunk.
   void run(int64_t begin, int64_t end) const {
-    const bool whole = uniform_ && args_.x_walk.dense() && args_.y_walk.dense();
+    const bool whole = uniform_ && args_.x_view.dense() && args_.y_view.dense();
     const int64_t step = whole ? end - begin : kChunk;
     for (int64_t i = begin; i < end; i += step) chunk(i, std::min(step, end - i));
   }
@@ -38,11 +33,11 @@ class Forward {
     const Bits* x = static_cast<const Bits*>(args_.x);
     Bits* y = static_cast<Bits*>(args_.y);
     ForwardChunk chunk{x + begin, y + begin, n, 0, nullptr, nullptr, stream_};
-    if (!args_.x_walk.dense()) {
-      gather(x, args_.x_walk, begin, n, x_buffer);
+    if (!args_.x_view.dense()) {
+      gather(x, args_.x_view, begin, n, x_buffer);
       chunk.x = x_buffer;
     }
-    if (!args_.y_walk.dense()) chunk.y = y_buffer;
+    if (!args_.y_view.dense()) chunk.y = y_buffer;
     if (args_.mask) chunk.mask = args_.mask + begin / 8;
     if (!uniform_) {
       chunk.alphas = slopes_.of_elements(begin, n, slopes_buffer);
@@ -50,7 +45,7 @@ class Forward {
       chunk.alpha = slopes_.of_channel(0);
     }
     loop_(chunk);
-    if (!args_.y_walk.dense()) scatter(y_buffer, args_.y_walk, begin, n, y);
+    if (!args_.y_view.dense()) scatter(y_buffer, args_.y_view, begin, n, y);
   }
 
   const ForwardArgs& args_;
@@ -67,7 +62,7 @@ void forward_as(const ForwardArgs& args, ParallelFor parallel_for) {
   const Forward<S, Bits> forward(args, slopes);
   const int64_t n = args.shape.numel();
   static_assert(kTask % kChunk == 0);
-  run_tasks(parallel_for, (n + kTask - 1) / kTask,
+  run_tasks(parallel_for, (n + kTask - 1) / kTask, 1,
             [&](int64_t begin, int64_t end) { forward.run(begin * kTask, std::min(end * kTask, n)); });
 }
 

@@ -14,7 +14,7 @@
 #include "vec_avx2.h"
 
 namespace leaky_ext::cpu::avx2 {
-#include "loops.h"
+#include "loops.inc"
 }  // namespace leaky_ext::cpu::avx2
 
 #if defined(__clang__)

@@ -20,7 +20,7 @@
 #include "vec_avx512.h"
 
 namespace leaky_ext::cpu::avx512 {
-#include "loops.h"
+#include "loops.inc"
 }  // namespace leaky_ext::cpu::avx512
 
 #if defined(__clang__)

@@ -6,5 +6,5 @@
 #include "vec_generic.h"
 
 namespace leaky_ext::cpu::baseline {
-#include "loops.h"
+#include "loops.inc"
 }  // namespace leaky_ext::cpu::baseline

@@ -6,12 +6,12 @@
 namespace leaky_ext::cpu {
 
 template <typename F>
-void run_tasks(ParallelFor parallel_for, int64_t tasks, const F& f) {
-  if (tasks <= 1 || !parallel_for) {
+void run_tasks(ParallelFor parallel_for, int64_t tasks, int64_t grain, const F& f) {
+  if (tasks <= grain || !parallel_for) {
     f(int64_t(0), tasks);
     return;
   }
-  parallel_for(tasks, const_cast<F*>(&f),
+  parallel_for(tasks, grain, const_cast<F*>(&f),
                [](void* context, int64_t begin, int64_t end) { (*static_cast<const F*>(context))(begin, end); });
 }
 

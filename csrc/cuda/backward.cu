@@ -7,7 +7,7 @@ namespace {
 int pack_width(DType dtype) { return dtype == DType::Float64 ? 2 : dtype == DType::Float32 ? 4 : 8; }
 
 bool all_packed(const BackwardArgs& args) {
-  return can_pack(args.grad, args.grad_walk) && can_pack(args.saved, args.saved_walk) && can_pack(args.grad_x);
+  return can_pack(args.grad, args.grad_view) && can_pack(args.saved, args.saved_view) && can_pack(args.grad_x);
 }
 
 ReductionPlan plan_rows(const Shape& shape, int width, int multiprocessors) {
@@ -64,7 +64,7 @@ void grad_x_alone(BackwardArgs args, const Launch& launch) {
   if (args.kind == Saved::OutputAndMask) {  // y is needed for d(alpha) only
     args.kind = Saved::Mask;
     args.saved = nullptr;
-    args.saved_walk = Walk();
+    args.saved_view = StridedView();
   }
   const Shape& shape = args.shape;
   const int pack = pack_width(args.dtype);

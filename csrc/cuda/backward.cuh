@@ -19,9 +19,9 @@ struct Backward {
   bool writes_grad_x;
 
   explicit Backward(const BackwardArgs& args)
-      : grad(args.grad, args.grad_walk),
-        saved(args.saved, args.saved_walk),
-        grad_x(args.grad_x, Walk()),
+      : grad(args.grad, args.grad_view),
+        saved(args.saved, args.saved_view),
+        grad_x(args.grad_x, StridedView()),
         numel(Index(args.shape.numel())),
         alpha(args.alpha),
         mask(args.kind >= Saved::OutputAndMask ? args.mask : nullptr),

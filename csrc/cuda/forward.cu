@@ -7,26 +7,22 @@
 namespace leaky_ext::cuda {
 namespace {
 
-enum class Variant : uint8_t { LeakyReLU, LeakyReLUSigned, ReLU };
-
 template <typename Operand>
 struct Forward {
   using Index = typename Operand::Index;
 
   Operand x, y;
   Index numel, packs;
-  Variant variant;
+  Formula formula;
   Alpha alpha;
   uint8_t* mask;
 
   explicit Forward(const ForwardArgs& args)
-      : x(args.x, args.x_walk),
-        y(args.y, args.y_walk),
+      : x(args.x, args.x_view),
+        y(args.y, args.y_view),
         numel(Index(args.shape.numel())),
         packs(Index(ceil_div(args.shape.numel(), Operand::kWidth))),
-        variant(args.formula == Formula::ReLU ? Variant::ReLU
-                : args.positive_zero          ? Variant::LeakyReLUSigned
-                                              : Variant::LeakyReLU),
+        formula(args.formula),
         alpha(args.alpha),
         mask(args.mask) {
     if (args.formula == Formula::ReLU) alpha = Alpha();  // it may not be there to be read
@@ -34,10 +30,10 @@ struct Forward {
 
   template <typename V>
   __device__ __forceinline__ V apply(V value, V a) const {
-    switch (variant) {
-      case Variant::LeakyReLU:
+    switch (formula) {
+      case Formula::LeakyReLU:
         return leaky_relu(value, a);
-      case Variant::LeakyReLUSigned:
+      case Formula::LeakyReLUSigned:
         return leaky_relu_signed(value, a);
       default:
         return relu(value);
@@ -47,11 +43,7 @@ struct Forward {
 
 // The lanes of a warp that take part in a shuffle: all. The shuffles below stay within 8 neighbouring lanes, so they do
 // not depend on the size of a warp.
-#if defined(__HIP_PLATFORM_AMD__)
-constexpr unsigned long long kAllLanes = ~0ull;
-#else
 constexpr unsigned kAllLanes = ~0u;
-#endif
 
 // Writes the mask's bits of the pack at i. Neighbouring lanes put their packs' bits together to bytes: every thread of
 // the warp must come here, its thread number and its pack's number equal modulo 8 / Width.
@@ -160,7 +152,7 @@ void launch_forward(const ForwardArgs& args, const Launch& launch) {
   const int64_t numel = args.shape.numel();
   const Shape& shape = args.shape;
   const bool one_slope = shape.channels == 1 || args.alpha.data == nullptr || args.formula == Formula::ReLU;
-  if (!can_pack(args.x, args.x_walk) || !can_pack(args.y, args.y_walk)) {
+  if (!can_pack(args.x, args.x_view) || !can_pack(args.y, args.y_view)) {
     launch_kernel("forward_flat", forward_flat<Single>, elementwise_blocks<1>(numel, launch), ForwardFlat<Single>(args),
                   launch);
   } else if (one_slope || shape.inner % Packed::kWidth == 0) {

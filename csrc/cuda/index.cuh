@@ -48,17 +48,17 @@ struct Channels {
   }
 };
 
-// The place of element i, in elements, where an operand has a Walk.
+// The place of element i, in elements, where an operand has a StridedView.
 template <typename Index>
 struct Strides {
   int ndim = 0;
-  Divider<Index> size[Walk::kMaxDims];
-  int64_t stride[Walk::kMaxDims] = {};
+  Divider<Index> size[StridedView::kMaxDims];
+  int64_t stride[StridedView::kMaxDims] = {};
 
-  explicit Strides(const Walk& walk) : ndim(walk.ndim) {
+  explicit Strides(const StridedView& view) : ndim(view.ndim) {
     for (int d = 0; d < ndim; ++d) {
-      size[d] = Divider<Index>(walk.size[d]);
-      stride[d] = walk.stride[d];
+      size[d] = Divider<Index>(view.size[d]);
+      stride[d] = view.stride[d];
     }
   }
 
@@ -66,7 +66,7 @@ struct Strides {
     if (ndim == 0) return int64_t(i);
     int64_t place = 0;
 #pragma unroll
-    for (int d = Walk::kMaxDims - 1; d > 0; --d) {
+    for (int d = StridedView::kMaxDims - 1; d > 0; --d) {
       if (d < ndim) {
         const Index rest = size[d].divide(i);
         place += int64_t(i - rest * size[d].divisor) * stride[d];

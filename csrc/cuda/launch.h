@@ -40,8 +40,8 @@ void with_index(int64_t numel, Body body) {
 }
 
 // Whether an operand can be read and written 16 bytes at once. A null one does not hinder.
-inline bool can_pack(const void* data, const Walk& walk = {}) {
-  return walk.dense() && reinterpret_cast<uintptr_t>(data) % 16 == 0;
+inline bool can_pack(const void* data, const StridedView& view = {}) {
+  return view.dense() && reinterpret_cast<uintptr_t>(data) % 16 == 0;
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -75,7 +75,7 @@ struct Dense {
 
   T* data;
 
-  Dense(const void* pointer, const Walk&) : data(static_cast<T*>(const_cast<void*>(pointer))) {}
+  Dense(const void* pointer, const StridedView&) : data(static_cast<T*>(const_cast<void*>(pointer))) {}
 
   __device__ __forceinline__ Words load(Index i) const { return *reinterpret_cast<const Words*>(data + i); }
 
@@ -119,7 +119,8 @@ struct Strided {
   T* data;
   Strides<Index> strides;
 
-  Strided(const void* pointer, const Walk& walk) : data(static_cast<T*>(const_cast<void*>(pointer))), strides(walk) {}
+  Strided(const void* pointer, const StridedView& view)
+      : data(static_cast<T*>(const_cast<void*>(pointer))), strides(view) {}
 
   __device__ __forceinline__ Pack<T, 1> load(Index i) const { return {{data[strides.offset(i)]}}; }
 

@@ -30,15 +30,15 @@ struct Guarded {
 // A case: sizes as the kernels know them, how x and grad lie, and how far outputs are from an alignment.
 struct Case {
   Shape shape;
-  Walk walk = {};
+  StridedView view = {};
   int64_t misaligned = 0;
   bool one_value = false;  // the slope comes as a value, not as memory
 };
 
-int64_t place(const Walk& walk, int64_t i) {
-  if (walk.dense()) return i;
+int64_t place(const StridedView& view, int64_t i) {
+  if (view.dense()) return i;
   int64_t at = 0;
-  for (int d = walk.ndim; d-- > 0; i /= walk.size[d]) at += i % walk.size[d] * walk.stride[d];
+  for (int d = view.ndim; d-- > 0; i /= view.size[d]) at += i % view.size[d] * view.stride[d];
   return at;
 }
 
@@ -54,11 +54,11 @@ class Check {
 
   void run() {
     for (const bool with_mask : {false, true}) {
-      forward(Formula::LeakyReLU, with_mask, false, false);
-      forward(Formula::LeakyReLU, with_mask, true, false);
-      forward(Formula::LeakyReLU, with_mask, false, true);
-      forward(Formula::ReLU, with_mask, false, false);
-      forward(Formula::ReLU, with_mask, false, true);
+      forward(Formula::LeakyReLU, with_mask, false);
+      forward(Formula::LeakyReLUSigned, with_mask, false);
+      forward(Formula::LeakyReLU, with_mask, true);
+      forward(Formula::ReLU, with_mask, false);
+      forward(Formula::ReLU, with_mask, true);
     }
     for (const Saved kind : {Saved::Input, Saved::Output, Saved::OutputAndMask, Saved::Mask}) {
       backward(kind, true, false);
@@ -68,7 +68,7 @@ class Check {
   }
 
  private:
-  // Memory in which element i lies where the walk says; element 0 is in the middle, for strides may be negative.
+  // Memory in which element i lies where the view says; element 0 is in the middle, for strides may be negative.
   struct Spread {
     std::vector<Bits> memory;
     int64_t start;
@@ -77,16 +77,16 @@ class Check {
 
   Spread spread(uint32_t seed, bool finite) {
     int64_t reach = n_;
-    for (int d = 0; d < case_.walk.ndim; ++d) reach += case_.walk.size[d] * std::abs(case_.walk.stride[d]);
+    for (int d = 0; d < case_.view.ndim; ++d) reach += case_.view.size[d] * std::abs(case_.view.stride[d]);
     Spread s{std::vector<Bits>(size_t(2 * reach + 1)), reach};
     for (int64_t i = 0; i < n_; ++i) {
-      s.data()[place(case_.walk, i)] = finite ? finite_element<T>(i, seed) : element<T>(i, seed);
+      s.data()[place(case_.view, i)] = finite ? finite_element<T>(i, seed) : element<T>(i, seed);
     }
     return s;
   }
 
-  Math x(int64_t i) { return T::get(x_.data()[place(case_.walk, i)]); }
-  Math grad(int64_t i) { return T::get(grad_.data()[place(case_.walk, i)]); }
+  Math x(int64_t i) { return T::get(x_.data()[place(case_.view, i)]); }
+  Math grad(int64_t i) { return T::get(grad_.data()[place(case_.view, i)]); }
   Math slope(int64_t i) const { return slopes_[size_t(i / case_.shape.inner % case_.shape.channels)]; }
 
   Alpha alpha() const {
@@ -100,11 +100,11 @@ class Check {
     return alpha;
   }
 
-  Bits expected(Formula formula, bool positive_zero, int64_t i) {
+  Bits expected(Formula formula, int64_t i) {
     const Math value = x(i);
     if (formula == Formula::ReLU) return T::put(value < 0 ? Math(0) : value);
     if (negative(value)) return T::put(slope(i) * value);
-    return T::put(positive_zero ? value + Math(0) : value);
+    return T::put(formula == Formula::LeakyReLUSigned ? value + Math(0) : value);
   }
 
   bool mask_bit(const std::vector<uint8_t>& mask, int64_t i) const { return mask[size_t(i / 8)] >> (i % 8) & 1; }
@@ -115,7 +115,7 @@ class Check {
     return mask;
   }
 
-  void forward(Formula formula, bool with_mask, bool positive_zero, bool in_place) {
+  void forward(Formula formula, bool with_mask, bool in_place) {
     Guarded<T> y(n_, case_.misaligned);
     std::vector<uint8_t> mask(size_t(n_ + 7) / 8 + 2, 0x42);
     Spread changed = x_;
@@ -124,18 +124,17 @@ class Check {
     args.dtype = T::dtype;
     args.shape = case_.shape;
     args.x = in_place ? changed.data() : x_.data();
-    args.x_walk = case_.walk;
+    args.x_view = case_.view;
     args.y = in_place ? changed.data() : y.data();
-    if (in_place) args.y_walk = case_.walk;
+    if (in_place) args.y_view = case_.view;
     args.alpha = alpha();
-    args.positive_zero = positive_zero;
     if (with_mask) args.mask = mask.data() + 1;
     if (in_place && overlaps()) return;
     cpu::forward(args, parallel_for);
     CHECK(y.intact() && mask.front() == 0x42 && mask.back() == 0x42, "forward wrote outside its output");
     for (int64_t i = 0; i < n_; ++i) {
-      const Bits got = in_place ? changed.data()[place(case_.walk, i)] : y.data()[i];
-      const Bits want = expected(formula, positive_zero, i);
+      const Bits got = in_place ? changed.data()[place(case_.view, i)] : y.data()[i];
+      const Bits want = expected(formula, i);
       CHECK(same<T>(got, want), "y[%ld] of %ld: %g, not %g", long(i), long(n_), double(T::get(got)),
             double(T::get(want)));
       if (with_mask) CHECK((mask[size_t(1 + i / 8)] >> (i % 8) & 1) == negative(x(i)), "mask bit %ld", long(i));
@@ -144,8 +143,8 @@ class Check {
 
   // Elements that share memory: in place is not defined, and the operators refuse it.
   bool overlaps() const {
-    for (int d = 0; d < case_.walk.ndim; ++d) {
-      if (case_.walk.stride[d] == 0 && case_.walk.size[d] > 1) return true;
+    for (int d = 0; d < case_.view.ndim; ++d) {
+      if (case_.view.stride[d] == 0 && case_.view.size[d] > 1) return true;
     }
     return false;
   }
@@ -159,7 +158,8 @@ class Check {
     Spread saved = x_;
     if (kind == Saved::Output || kind == Saved::OutputAndMask) {
       for (int64_t i = 0; i < n_; ++i) {
-        saved.data()[place(case_.walk, i)] = expected(Formula::LeakyReLU, kind == Saved::Output, i);
+        saved.data()[place(case_.view, i)] =
+            expected(kind == Saved::Output ? Formula::LeakyReLUSigned : Formula::LeakyReLU, i);
       }
     }
     const std::vector<uint8_t> mask = mask_of_x();
@@ -169,10 +169,10 @@ class Check {
     args.dtype = T::dtype;
     args.shape = case_.shape;
     args.grad = grad_.data();
-    args.grad_walk = case_.walk;
+    args.grad_view = case_.view;
     args.kind = kind;
     args.saved = saved.data();
-    args.saved_walk = case_.walk;
+    args.saved_view = case_.view;
     if (kind == Saved::Mask || kind == Saved::OutputAndMask) args.mask = mask.data();
     args.alpha = alpha();
     if (need_x) args.grad_x = grad_x.data();
@@ -187,7 +187,7 @@ class Check {
       const Bits want = T::put(is_negative ? slope(i) * grad(i) : grad(i));
       if (need_x) CHECK(same<T>(grad_x.data()[i], want), "grad_x[%ld] of %ld, kind %d", long(i), long(n_), int(kind));
       if (!is_negative) continue;
-      const Math kept = T::get(saved.data()[place(case_.walk, i)]);
+      const Math kept = T::get(saved.data()[place(case_.view, i)]);
       const double product = double(grad(i)) * double(kind == Saved::Input ? kept : kept / slope(i));
       exact = exact && std::isfinite(product);
       const auto channel = size_t(i / case_.shape.inner % case_.shape.channels);
@@ -226,11 +226,11 @@ class Check {
   std::vector<float> slopes_;
 };
 
-Walk walk(std::initializer_list<int64_t> sizes, std::initializer_list<int64_t> strides) {
-  Walk walk;
-  for (const int64_t size : sizes) walk.size[walk.ndim++] = size;
-  std::copy(strides.begin(), strides.end(), walk.stride);
-  return walk;
+StridedView view(std::initializer_list<int64_t> sizes, std::initializer_list<int64_t> strides) {
+  StridedView view;
+  for (const int64_t size : sizes) view.size[view.ndim++] = size;
+  std::copy(strides.begin(), strides.end(), view.stride);
+  return view;
 }
 
 template <typename T>
@@ -259,12 +259,12 @@ void check_everything() {
   check_all({{700, 130, 1}, {}, 1});
   check_all({{1, 5000, 9}});
   check_all({{0, 4, 3}});
-  check_all({{1, 1, 5000}, walk({5000}, {2})});
-  check_all({{1, 1, 5000}, walk({5000}, {-1})});
-  check_all({{1, 1, 4096}, walk({4096}, {0})});
-  check_all({{4, 6, 500}, walk({4, 6, 500}, {3000, 1, 6})});
-  check_all({{4, 6, 500}, walk({4, 6, 500}, {1, 4, 24})});
-  check_all({{2, 6, 5}, walk({2, 2, 3, 5}, {-900, 31, 200, 3})});
+  check_all({{1, 1, 5000}, view({5000}, {2})});
+  check_all({{1, 1, 5000}, view({5000}, {-1})});
+  check_all({{1, 1, 4096}, view({4096}, {0})});
+  check_all({{4, 6, 500}, view({4, 6, 500}, {3000, 1, 6})});
+  check_all({{4, 6, 500}, view({4, 6, 500}, {1, 4, 24})});
+  check_all({{2, 6, 5}, view({2, 2, 3, 5}, {-900, 31, 200, 3})});
 }
 
 }  // namespace

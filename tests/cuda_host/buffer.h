@@ -1,4 +1,4 @@
-// Elements in memory, of a type known at run time, and where a Walk finds them.
+// Elements in memory, of a type known at run time, and where a StridedView finds them.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -14,7 +14,7 @@
 
 using leaky_ext::Alpha;
 using leaky_ext::DType;
-using leaky_ext::Walk;
+using leaky_ext::StridedView;
 
 inline int64_t size_of(DType dtype) { return dtype == DType::Float64 ? 8 : dtype == DType::Float32 ? 4 : 2; }
 
@@ -53,12 +53,12 @@ inline double round_to(DType dtype, double value) {
   return get(dtype, &space, 0);
 }
 
-inline int64_t place(const Walk& walk, int64_t i) {
-  if (walk.dense()) return i;
+inline int64_t place(const StridedView& view, int64_t i) {
+  if (view.dense()) return i;
   int64_t at = 0;
-  for (int d = walk.ndim - 1; d >= 0; --d) {
-    at += i % walk.size[d] * walk.stride[d];
-    i /= walk.size[d];
+  for (int d = view.ndim - 1; d >= 0; --d) {
+    at += i % view.size[d] * view.stride[d];
+    i /= view.size[d];
   }
   return at;
 }

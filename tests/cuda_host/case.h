@@ -49,7 +49,7 @@ inline Shape any_shape(Random& random, int64_t scale) {
 // An operand that holds the elements of a shape, somewhere and somehow.
 struct Operand {
   Buffer buffer;
-  Walk walk;
+  StridedView view;
 };
 
 inline Operand any_operand(Random& random, DType dtype, const Shape& shape, bool strided, bool may_overlap) {
@@ -62,14 +62,14 @@ inline Operand any_operand(Random& random, DType dtype, const Shape& shape, bool
   const int64_t size[] = {shape.outer, shape.channels, shape.inner};
   int order[] = {0, 1, 2};  // of memory, innermost first
   for (int d = 2; d > 0; --d) std::swap(order[d], order[random.below(d + 1)]);
-  Walk& walk = operand.walk;
-  walk.ndim = 3;
+  StridedView& view = operand.view;
+  view.ndim = 3;
   int64_t step = 1 + random.below(2), lowest = 0, highest = 0;
   for (const int d : order) {
-    walk.size[d] = size[d];
-    walk.stride[d] = random.one_in(4) ? -step : step;
-    if (may_overlap && random.one_in(4)) walk.stride[d] = 0;
-    (walk.stride[d] < 0 ? lowest : highest) += walk.stride[d] * (size[d] - 1);
+    view.size[d] = size[d];
+    view.stride[d] = random.one_in(4) ? -step : step;
+    if (may_overlap && random.one_in(4)) view.stride[d] = 0;
+    (view.stride[d] < 0 ? lowest : highest) += view.stride[d] * (size[d] - 1);
     step *= size[d] + random.below(2);
   }
   operand.buffer = Buffer(dtype, highest + 1, offset - lowest);
@@ -77,10 +77,10 @@ inline Operand any_operand(Random& random, DType dtype, const Shape& shape, bool
 }
 
 // Ordinary numbers; with `special`, zeros of both signs, infinities and NaN among them.
-inline void fill(Random& random, Buffer& buffer, const Walk& walk, int64_t numel, bool special) {
+inline void fill(Random& random, Buffer& buffer, const StridedView& view, int64_t numel, bool special) {
   static constexpr double kSpecial[] = {0.0, -0.0, 0.0, -0.0, INFINITY, -INFINITY, NAN, -NAN};
   for (int64_t i = 0; i < numel; ++i) {
-    buffer.set(place(walk, i), special && random.one_in(6) ? random.pick(kSpecial) : random.normal());
+    buffer.set(place(view, i), special && random.one_in(6) ? random.pick(kSpecial) : random.normal());
   }
 }
 

@@ -20,7 +20,8 @@ void expect(bool good, const char* what, const std::string& description, int64_t
   if (++failures <= 10) std::printf("FAILED %s at %lld: %s\n", what, (long long)where, description.c_str());
 }
 
-std::string describe(const char* name, DType dtype, const Shape& s, const Alpha& a, const Walk& one, const Walk& two) {
+std::string describe(const char* name, DType dtype, const Shape& s, const Alpha& a, const StridedView& one,
+                     const StridedView& two) {
   char text[256];
   std::snprintf(text, sizeof text, "%s dtype %d shape (%lld, %lld, %lld) alpha dtype %d%s strided %d %d", name,
                 int(dtype), (long long)s.outer, (long long)s.channels, (long long)s.inner, int(a.dtype),
@@ -29,37 +30,36 @@ std::string describe(const char* name, DType dtype, const Shape& s, const Alpha&
 }
 
 #ifdef LEAKY_COMPARE_CPU
-void serial(int64_t tasks, void* context, cpu::Body body) {
+void serial(int64_t tasks, int64_t, void* context, cpu::Body body) {
   if (tasks > 0) body(context, 0, tasks);
 }
 #endif
 
 void try_forward(Random& random, int64_t scale, const cuda::Launch& launch) {
   ForwardArgs args;
-  args.formula = random.one_in(3) ? Formula::ReLU : Formula::LeakyReLU;
+  args.formula = random.pick({Formula::LeakyReLU, Formula::LeakyReLUSigned, Formula::ReLU});
   args.dtype = any_dtype(random);
   args.shape = any_shape(random, scale);
   const int64_t numel = args.shape.numel();
   const bool in_place = random.one_in(3);
   Operand x = any_operand(random, args.dtype, args.shape, random.one_in(3), !in_place);
-  fill(random, x.buffer, x.walk, numel, random.one_in(2));
+  fill(random, x.buffer, x.view, numel, random.one_in(2));
   const Slopes slopes = any_slopes(random, args.shape, false, true);
   args.x = x.buffer.data();
-  args.x_walk = x.walk;
+  args.x_view = x.view;
   args.alpha = slopes.alpha;
-  args.positive_zero = random.one_in(2);
   const size_t mask_bytes = size_t(numel + 7) / 8;
   std::vector<uint8_t> mask(mask_bytes, 0xa5), expected_mask(mask_bytes);
   const bool with_mask = random.one_in(2);
 
   Buffer y = in_place ? x.buffer.copy() : Buffer(args.dtype, numel, random.one_in(4) ? random.below(9) : 0);
-  if (in_place) args.y_walk = x.walk;
+  if (in_place) args.y_view = x.view;
   Buffer expected = y.copy(), from_cpu = y.copy();
   oracle_forward(args, expected, with_mask ? expected_mask.data() : nullptr);
   if (in_place) args.x = y.data();
   args.y = y.data();
   args.mask = with_mask ? mask.data() : nullptr;
-  const std::string text = describe("forward", args.dtype, args.shape, args.alpha, args.x_walk, args.y_walk);
+  const std::string text = describe("forward", args.dtype, args.shape, args.alpha, args.x_view, args.y_view);
   cuda::forward(args, launch);
   int64_t where = y.differs(expected);
   expect(where < 0, "y", text, where);
@@ -95,25 +95,25 @@ void try_backward(Random& random, int64_t scale, const cuda::Launch& launch_) {
   args.alpha = slopes.alpha;
 
   Operand grad = any_operand(random, args.dtype, args.shape, random.one_in(3), true);
-  fill(random, grad.buffer, grad.walk, numel, special && !needs_alpha);
+  fill(random, grad.buffer, grad.view, numel, special && !needs_alpha);
   Operand saved = any_operand(random, args.dtype, args.shape, random.one_in(4), false);
-  fill(random, saved.buffer, saved.walk, numel, special);
+  fill(random, saved.buffer, saved.view, numel, special);
   std::vector<uint8_t> mask(size_t(numel + 7) / 8);
   if (args.kind != Saved::Input) {  // y takes the place of x
     ForwardArgs forward;
     forward.dtype = args.dtype;
     forward.shape = args.shape;
     forward.x = saved.buffer.data();
-    forward.x_walk = forward.y_walk = saved.walk;
+    forward.x_view = forward.y_view = saved.view;
     forward.alpha = args.alpha;
-    forward.positive_zero = true;
+    forward.formula = Formula::LeakyReLUSigned;
     oracle_forward(forward, saved.buffer, mask.data());
   }
   args.grad = grad.buffer.data();
-  args.grad_walk = grad.walk;
+  args.grad_view = grad.view;
   if (args.kind != Saved::Mask) {
     args.saved = saved.buffer.data();
-    args.saved_walk = saved.walk;
+    args.saved_view = saved.view;
   }
   if (args.kind == Saved::OutputAndMask || args.kind == Saved::Mask) args.mask = mask.data();
 
@@ -129,7 +129,7 @@ void try_backward(Random& random, int64_t scale, const cuda::Launch& launch_) {
   const size_t bytes = cuda::workspace_bytes(args, launch.multiprocessors);
   const Buffer workspace(DType::Float64, int64_t(bytes / sizeof(double)));
   launch.workspace = workspace.data();
-  std::string text = describe("backward", args.dtype, args.shape, args.alpha, args.grad_walk, args.saved_walk);
+  std::string text = describe("backward", args.dtype, args.shape, args.alpha, args.grad_view, args.saved_view);
   text += " kind " + std::to_string(int(args.kind)) + " to dtype " + std::to_string(int(args.grad_alpha_dtype));
   expect(bytes <= (1 << 20), "workspace", text, int64_t(bytes));
   const auto check_alpha = [&](const char* what, const Buffer& found) {

@@ -20,7 +20,7 @@ inline double slope_of(DType dtype, const Alpha& alpha, int64_t channel) {
 inline double expected_y(const ForwardArgs& args, double x, double alpha) {
   if (args.formula == Formula::ReLU) return x < 0 ? 0.0 : x;
   if (!(x >= 0)) return round_to(args.dtype, rounded(args.dtype, alpha * x));
-  return args.positive_zero && x == 0 ? 0.0 : x;
+  return args.formula == Formula::LeakyReLUSigned && x == 0 ? 0.0 : x;
 }
 
 // Fills y, and mask if there is one, as forward is to.
@@ -28,9 +28,9 @@ inline void oracle_forward(const ForwardArgs& args, Buffer& y, uint8_t* mask) {
   const int64_t numel = args.shape.numel();
   if (mask != nullptr) std::memset(mask, 0, size_t(numel + 7) / 8);
   for (int64_t i = 0; i < numel; ++i) {
-    const double x = get(args.dtype, args.x, place(args.x_walk, i));
+    const double x = get(args.dtype, args.x, place(args.x_view, i));
     const double alpha = slope_of(args.dtype, args.alpha, channel_of(args.shape, i));
-    y.set(place(args.y_walk, i), expected_y(args, x, alpha));
+    y.set(place(args.y_view, i), expected_y(args, x, alpha));
     if (mask != nullptr && !(x >= 0)) mask[i / 8] |= uint8_t(1 << i % 8);
   }
 }
@@ -42,8 +42,8 @@ struct Sum {
 // Fills grad_x, and sums[channel], as backward is to.
 inline void oracle_backward(const BackwardArgs& args, Buffer& grad_x, Sum* sums) {
   for (int64_t i = 0; i < args.shape.numel(); ++i) {
-    const double grad = get(args.dtype, args.grad, place(args.grad_walk, i));
-    const double saved = args.kind == Saved::Mask ? 0 : get(args.dtype, args.saved, place(args.saved_walk, i));
+    const double grad = get(args.dtype, args.grad, place(args.grad_view, i));
+    const double saved = args.kind == Saved::Mask ? 0 : get(args.dtype, args.saved, place(args.saved_view, i));
     const double alpha = slope_of(args.dtype, args.alpha, channel_of(args.shape, i));
     const bool negative = args.kind == Saved::Input    ? !(saved >= 0)
                           : args.kind == Saved::Output ? std::signbit(saved) || std::isnan(saved)

@@ -11,31 +11,31 @@ namespace leaky_ext::cpu {
 
 // Calls visit(place, stride, i, n): elements i to i + n of the chunk lie at place, place + stride, …
 template <typename Visit>
-void walk_runs(const Walk& walk, int64_t begin, int64_t n, Visit visit) {
-  int64_t index[Walk::kMaxDims], place = 0, rest = begin;
-  const int last = walk.ndim - 1;
+void for_each_run(const StridedView& view, int64_t begin, int64_t n, Visit visit) {
+  int64_t index[StridedView::kMaxDims], place = 0, rest = begin;
+  const int last = view.ndim - 1;
   for (int d = last; d >= 0; --d) {
-    index[d] = rest % walk.size[d];
-    rest /= walk.size[d];
-    place += index[d] * walk.stride[d];
+    index[d] = rest % view.size[d];
+    rest /= view.size[d];
+    place += index[d] * view.stride[d];
   }
   for (int64_t i = 0; i < n;) {
-    const int64_t run = std::min(n - i, walk.size[last] - index[last]);
-    visit(place, walk.stride[last], i, run);
+    const int64_t run = std::min(n - i, view.size[last] - index[last]);
+    visit(place, view.stride[last], i, run);
     i += run;
     index[last] += run;
-    place += run * walk.stride[last];
-    for (int d = last; d > 0 && index[d] == walk.size[d]; --d) {
+    place += run * view.stride[last];
+    for (int d = last; d > 0 && index[d] == view.size[d]; --d) {
       index[d] = 0;
-      place += walk.stride[d - 1] - walk.size[d] * walk.stride[d];
+      place += view.stride[d - 1] - view.size[d] * view.stride[d];
       ++index[d - 1];
     }
   }
 }
 
 template <typename Bits>
-void gather(const Bits* from, const Walk& walk, int64_t begin, int64_t n, Bits* to) {
-  walk_runs(walk, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
+void gather(const Bits* from, const StridedView& view, int64_t begin, int64_t n, Bits* to) {
+  for_each_run(view, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
     const Bits* source = from + place;
     if (stride == 1) {
       std::memcpy(to + i, source, size_t(run) * sizeof(Bits));
@@ -48,8 +48,8 @@ void gather(const Bits* from, const Walk& walk, int64_t begin, int64_t n, Bits* 
 }
 
 template <typename Bits>
-void scatter(const Bits* from, const Walk& walk, int64_t begin, int64_t n, Bits* to) {
-  walk_runs(walk, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
+void scatter(const Bits* from, const StridedView& view, int64_t begin, int64_t n, Bits* to) {
+  for_each_run(view, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
     for (int64_t j = 0; j < run; ++j) to[place + j * stride] = from[i + j];
   });
 }
