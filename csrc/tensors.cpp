@@ -1,14 +1,16 @@
-#include "ops.h"
+#include "tensors.h"
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/MemoryOverlap.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
+#include <ATen/TensorUtils.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
 
 #include "checks.h"
+#include "formulas.h"
 #include "geometry.h"
+#include "small_tensor.h"
 
 #if defined(LEAKY_WITH_CUDA)
 #include <c10/cuda/CUDAException.h>
@@ -16,7 +18,7 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
-namespace leaky_ext::ops {
+namespace leaky_ext::tensors {
 namespace {
 
 using at::IntArrayRef;
@@ -28,12 +30,7 @@ Tensor new_tensor(const Tensor& like, IntArrayRef sizes, IntArrayRef strides) {
   return at::detail::empty_strided_cpu(sizes, strides, like.scalar_type());
 }
 
-Tensor new_mask(const Tensor& like) {
-  if (like.is_cpu()) return at::detail::empty_cpu({mask_bytes(like.numel())}, at::kByte);
-  return at::empty({mask_bytes(like.numel())}, like.options().dtype(at::kByte).memory_format(std::nullopt));
-}
-
-// A tensor that the kernels read element by element, copied first where it is too scattered for a StridedView.
+// A tensor that the kernels read element by element, copied first if it is too scattered for a StridedView.
 struct Operand {
   Tensor tensor;
   StridedView view;
@@ -45,7 +42,7 @@ struct Operand {
   }
 };
 
-// The slope as the kernels take it. Holds what the pointers point to.
+// The slope as the kernels take it. Owns what the pointers point to.
 struct KernelSlope {
   Shape shape;
   Alpha alpha;
@@ -54,11 +51,11 @@ struct KernelSlope {
 
   KernelSlope(const Tensor& x, const SlopeArg& slope, const Order& order) {
     shape.inner = x.numel();
-    if (!slope.tensor) {
-      alpha.value = slope.value;
+    if (!slope.alpha) {
+      alpha.value = slope.value.toDouble();
       return;
     }
-    const Tensor& tensor = *slope.tensor;
+    const Tensor& tensor = *slope.alpha;
     check_slope(x, tensor);
     sizes = slope_sizes(order.sizes, tensor, slope.channel_dim);
     layout.emplace(tensor, sizes, order);
@@ -109,107 +106,78 @@ void run(const Tensor& x, const BackwardArgs& args) {
 
 }  // namespace
 
-Outputs forward(const Tensor& x, const SlopeArg& slope, ForwardOptions options) {
+Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place) {
   ForwardArgs args;
   args.dtype = dtype_of(x, "x");
-  args.formula = options.positive_zero ? Formula::LeakyReLUSigned : options.formula;
+  args.formula = formula_of(formula);
   const Order order(x.sizes(), x.strides());
   const KernelSlope kernel_slope(x, slope, order);
   args.shape = kernel_slope.shape;
   args.alpha = kernel_slope.alpha;
-  Outputs outputs;
-  if (options.in_place) {
+  std::optional<Operand> operand;
+  if (in_place) {
     at::assert_no_internal_overlap(x);
-    if (slope.tensor) at::assert_no_overlap(x, *slope.tensor);
+    if (slope.alpha) at::assert_no_overlap(x, *slope.alpha);
     TORCH_CHECK(order.view_of(x.strides(), &args.y_view), "leaky_ext: x of shape ", x.sizes(), " and strides ",
                 x.strides(), " is too scattered to be changed in place; use the out-of-place function");
     args.x_view = args.y_view;
-    args.x = args.y = x.mutable_data_ptr();
-    if (!x.is_inference()) x.unsafeGetTensorImpl()->bump_version();
-    outputs.y = x;
-    if (options.mask) args.mask = (outputs.mask = new_mask(x)).mutable_data_ptr<uint8_t>();
-    run(x, args);
-    return outputs;
+  } else {
+    operand.emplace(x, order);
+    args.x_view = operand->view;
   }
-  const Operand operand(x, order);
-  args.x = operand.tensor.const_data_ptr();
-  args.x_view = operand.view;
-  outputs.y = new_tensor(x, x.sizes(), order.strides);
+  Outputs outputs;
+  if (want_mask) {  // before y, so that it does not split the memory that the next large tensor fits into
+    outputs.mask = small_tensor({mask_bytes(x.numel())}, x.options().dtype(at::kByte));
+    args.mask = outputs.mask.mutable_data_ptr<uint8_t>();
+  }
+  outputs.y = in_place ? x : new_tensor(x, x.sizes(), order.strides);
   args.y = outputs.y.mutable_data_ptr();
-  if (options.mask) args.mask = (outputs.mask = new_mask(x)).mutable_data_ptr<uint8_t>();
+  args.x = in_place ? args.y : operand->tensor.const_data_ptr();
   run(x, args);
   return outputs;
 }
 
-namespace {
-
-// What a backward was handed: grad, and what is left of x.
-struct Kept {
-  Saved kind = Saved::Input;
-  const Tensor* tensor = nullptr;  // x or y; where there is the mask alone, grad
-  IntArrayRef strides;             // of x or y
-  const Tensor* mask = nullptr;
-};
-
-std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Kept& kept, const SlopeArg& slope, bool need_x,
-                                    bool need_alpha) {
-  const Tensor& like = *kept.tensor;
+Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
+              int64_t kind, at::OptionalIntArrayRef stride, Need need) {
   BackwardArgs args;
+  args.kind = saved_of(kind);
+  check_saved(grad, saved, mask, stride, args.kind);
+  need[1] = need[1] && slope.alpha;
+  TORCH_CHECK_VALUE(!need[1] || args.kind != Saved::Mask,
+                    "leaky_ext: the gradient of alpha cannot be had from the mask");
+  // y where the mask alone was saved: as large as grad, with the strides given.
+  const Tensor& like = saved ? *saved : grad;
+  const auto contiguous = saved || stride ? std::vector<int64_t>() : at::detail::defaultStrides(grad.sizes());
   args.dtype = dtype_of(grad, "grad");
-  args.kind = kept.kind;
-  const Order order(like.sizes(), kept.strides);
+  const Order order(like.sizes(), saved ? saved->strides() : stride ? *stride : IntArrayRef(contiguous));
   const KernelSlope kernel_slope(like, slope, order);
   args.shape = kernel_slope.shape;
   args.alpha = kernel_slope.alpha;
   const Operand grad_operand(grad, order);
   args.grad = grad_operand.tensor.const_data_ptr();
   args.grad_view = grad_operand.view;
-  std::optional<Operand> saved;
-  if (kept.kind != Saved::Mask) {
-    saved.emplace(like, order);
-    args.saved = saved->tensor.const_data_ptr();
-    args.saved_view = saved->view;
+  std::optional<Operand> saved_operand;
+  if (saved) {
+    saved_operand.emplace(*saved, order);
+    args.saved = saved_operand->tensor.const_data_ptr();
+    args.saved_view = saved_operand->view;
   }
-  if (kept.mask) args.mask = kept.mask->const_data_ptr<uint8_t>();
+  if (mask) args.mask = mask->const_data_ptr<uint8_t>();
 
   Tensor grad_x, grad_alpha;
-  if (need_x) {
-    grad_x = new_tensor(grad, like.sizes(), order.strides);
-    args.grad_x = grad_x.mutable_data_ptr();
-  }
-  if (need_alpha) {
-    const at::ScalarType opmath = args.dtype == DType::Float64 ? at::kDouble : at::kFloat;
-    check_device(like, *slope.tensor, "alpha, which needs a gradient,");
-    grad_alpha = kernel_slope.layout->new_grad(*slope.tensor, order, opmath);
+  if (need[1]) {  // before grad_x, as above
+    check_device(like, *slope.alpha, "alpha, which needs a gradient,");
+    grad_alpha = kernel_slope.layout->new_grad(*slope.alpha, order, formulas::opmath(grad.scalar_type()));
     args.grad_alpha = grad_alpha.mutable_data_ptr();
     args.grad_alpha_dtype = dtype_of(grad_alpha, "grad_alpha");
   }
-  if (need_x || need_alpha) run(like, args);
-  if (need_alpha) grad_alpha = kernel_slope.layout->restore(grad_alpha, *slope.tensor, order);
+  if (need[0]) {
+    grad_x = new_tensor(grad, like.sizes(), order.strides);
+    args.grad_x = grad_x.mutable_data_ptr();
+  }
+  if (need[0] || need[1]) run(like, args);
+  if (need[1]) grad_alpha = kernel_slope.layout->restore(grad_alpha, *slope.alpha, order);
   return {grad_x, grad_alpha};
 }
 
-}  // namespace
-
-std::tuple<Tensor, Tensor> backward_input(const Tensor& grad, const Tensor& x, const SlopeArg& slope, bool need_x,
-                                          bool need_alpha) {
-  check_like(x, grad, "x");
-  return backward(grad, {Saved::Input, &x, x.strides(), nullptr}, slope, need_x, need_alpha);
-}
-
-Tensor backward_mask(const Tensor& grad, const Tensor& mask, const SlopeArg& slope, IntArrayRef stride) {
-  check_mask(grad, mask);
-  TORCH_CHECK_VALUE(int64_t(stride.size()) == grad.dim(), "leaky_ext: stride ", stride, " does not fit grad of shape ",
-                    grad.sizes());
-  return std::get<0>(backward(grad, {Saved::Mask, &grad, stride, &mask}, slope, true, false));
-}
-
-std::tuple<Tensor, Tensor> backward_output(const Tensor& grad, const Tensor& y, const std::optional<Tensor>& mask,
-                                           const SlopeArg& slope, bool need_x, bool need_alpha) {
-  check_like(y, grad, "y");
-  if (!mask) return backward(grad, {Saved::Output, &y, y.strides(), nullptr}, slope, need_x, need_alpha);
-  check_mask(y, *mask);
-  return backward(grad, {Saved::OutputAndMask, &y, y.strides(), &*mask}, slope, need_x, need_alpha);
-}
-
-}  // namespace leaky_ext::ops
+}  // namespace leaky_ext::tensors
