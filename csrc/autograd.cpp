@@ -4,17 +4,15 @@
 // for forward and backward. backward is an operator of the same kind, so derivatives of any order follow.
 #include "autograd.h"
 
-#include <ATen/TracerMode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/add.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/functions/utils.h>
-#include <torch/csrc/autograd/saved_variable.h>
-#include <torch/csrc/dynamo/compiled_autograd.h>
 
 #include "checks.h"
 #include "formulas.h"
+#include "node.h"
 
 namespace leaky_ext::autograd {
 namespace {
@@ -22,24 +20,7 @@ namespace {
 using at::Scalar;
 using at::Tensor;
 using torch::autograd::collect_next_edges;
-using torch::autograd::CompiledNodeArgs;
 using torch::autograd::isFwGradDefined;
-using torch::autograd::Node;
-using torch::autograd::SavedVariable;
-using torch::autograd::SwapSavedVariables;
-using torch::autograd::variable_list;
-
-// A node is held by a shared_ptr up to torch 2.12, by an intrusive_ptr from 2.13 on.
-using NodePtr = std::decay_t<decltype(std::declval<torch::autograd::Edge>().function)>;
-
-template <typename T, typename Ptr = NodePtr, typename Base = Node>
-auto make_node() {
-  if constexpr (std::is_same_v<Ptr, std::shared_ptr<Base>>) {
-    return std::shared_ptr<T>(new T(), [](Base* node) { deleteNode(node); });
-  } else {
-    return c10::make_intrusive<T>();
-  }
-}
 
 bool requires_grad(const Tensor& t) { return t.requires_grad(); }
 bool requires_grad(const OptionalTensor& t) { return t && t->requires_grad(); }
@@ -48,8 +29,6 @@ template <typename... Tensors>
 bool any_requires_grad(const Tensors&... tensors) {
   return at::GradMode::is_enabled() && (requires_grad(tensors) || ...);
 }
-
-OptionalTensor defined(Tensor t) { return t.defined() ? OptionalTensor(std::move(t)) : std::nullopt; }
 
 bool under_functorch() {
   return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
@@ -69,118 +48,43 @@ bool is_observed(const Tensor& x) {
 
 bool has_kernels(const Tensor& x) { return (x.is_cpu() || x.is_cuda()) && x.layout() == at::kStrided; }
 
-// What backward is given of x.
-struct Kept {
-  OptionalTensor saved, mask;
-  Saved kind = Saved::Input;
-  std::vector<int64_t> stride;  // where the mask alone was kept and y is not contiguous
-};
-
-Pair call_backward(const Tensor& grad, const Kept& kept, const SlopeArg& slope, Need need) {
-  const auto stride = c10::fromIntArrayRefSlow(kept.stride);
-  return operators::Backward::call(
-      grad, kept.saved, kept.mask, slope.alpha, slope.value, slope.channel_dim, int64_t(kept.kind),
-      kept.stride.empty() ? at::OptionalSymIntArrayRef() : at::OptionalSymIntArrayRef(stride), need);
-}
-
-// The same from an x that is rebuilt, in a form that can be differentiated and batched.
-Pair backward_from_rebuilt(const Tensor& grad, const Tensor& x, const SlopeArg& slope, Need need) {
-  auto [grad_x, grad_alpha] = call_backward(grad.to(x.scalar_type()), {x, std::nullopt, Saved::Input, {}}, slope, need);
+// backward of x itself, in x's dtype: an x that was rebuilt may be wider than grad.
+Pair backward_from_input(const Tensor& grad, const Tensor& x, const SlopeArg& slope, Need need) {
+  auto [grad_x, grad_alpha] =
+      operators::Backward::call(grad.to(x.scalar_type()), x, std::nullopt, slope.alpha, slope.value, slope.channel_dim,
+                                int64_t(Saved::Input), std::nullopt, need);
   return {grad_x.defined() ? grad_x.to(grad.scalar_type()) : grad_x, grad_alpha};
 }
 
 Tensor times_slope_where_negative(const Tensor& t, const Tensor& x, const SlopeArg& slope) {
-  return std::get<0>(call_backward(t, {x, std::nullopt, Saved::Input, {}}, slope, {true, false}));
+  return std::get<0>(backward_from_input(t, x, slope, {true, false}));
 }
 
 void add(Tensor& sum, const Tensor& term) { sum = sum.defined() ? at::add(sum, term) : term; }
 
-// A slope that outlives the call.
-struct SavedSlope {
-  SavedVariable alpha;
-  Scalar value;
-  int64_t channel_dim = 1;
-
-  void save(const SlopeArg& slope) {
-    if (slope.alpha) alpha = SavedVariable(*slope.alpha, false);
-    value = slope.value;
-    channel_dim = slope.channel_dim;
-  }
-};
-
-// Saved tensors as compiled autograd asks for them.
-struct SavingNode : Node {
-  SavedVariable saved, mask;
-  SavedSlope slope;
-
-  void release_variables() override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    saved.reset_data();
-    mask.reset_data();
-    slope.alpha.reset_data();
-  }
-
-  void compiled_args(CompiledNodeArgs& args) const override {
-    args.collect(saved, saved_is_output());
-    args.collect(mask, false);
-    args.collect(slope.alpha, false);
-    args.collect(slope.value);
-    args.collect(slope.channel_dim);
-  }
-
-  variable_list apply_with_saved(const variable_list& grads, SwapSavedVariables& swap) override {
-    swap.before(saved);
-    swap.before(mask);
-    swap.before(slope.alpha);
-    swap.before(slope.value);
-    variable_list result = apply(variable_list(grads));
-    swap.after(saved);
-    swap.after(mask);
-    swap.after(slope.alpha);
-    swap.after(slope.value);
-    return result;
-  }
-
-  virtual bool saved_is_output() const { return false; }
-};
-
-struct ForwardNode : SavingNode {
+struct ForwardNode : SavingNode<ForwardNode> {
   Formula formula = Formula::LeakyReLU;
-  Saved kind = Saved::Input;
-  std::vector<int64_t> stride;
 
   std::string name() const override {
     return formula == Formula::ReLU ? "StraightThroughReluBackward0" : "LearnableLeakyReluBackward0";
   }
 
-  bool saved_is_output() const override { return kind == Saved::Output || kind == Saved::OutputAndMask; }
-
-  void compiled_args(CompiledNodeArgs& args) const override {
-    SavingNode::compiled_args(args);
-    args.collect(int64_t(kind));
-    args.collect(stride);
-  }
-
-  variable_list apply(variable_list&& grads) override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    variable_list result(num_outputs());
+  static variable_list gradients(const variable_list& grads, const Unpacked& from) {
+    variable_list result(from.needed.size());
     const Tensor& grad = grads[0];
     if (!grad.defined()) return result;
-    const Need need{task_should_compute_output(0), result.size() > 1 && task_should_compute_output(1)};
-    const OptionalTensor alpha = defined(slope.alpha.unpack());
-    const SlopeArg slope_arg{alpha, slope.value, slope.channel_dim};
-    const Kept kept{defined(saved.unpack(getptr())), defined(mask.unpack()), kind, stride};
+    const Need need{from.needs(0), from.needs(1)};
+    const auto symbolic = c10::fromIntArrayRefSlow(from.stride);
+    const auto stride = from.stride.empty() ? at::OptionalSymIntArrayRef() : at::OptionalSymIntArrayRef(symbolic);
     Pair both;
-    if (kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
-      const auto symbolic = c10::fromIntArrayRefSlow(stride);
-      Tensor x =
-          formulas::rebuild_input(grad, kept.saved, kept.mask, slope_arg, kind,
-                                  stride.empty() ? at::OptionalSymIntArrayRef() : at::OptionalSymIntArrayRef(symbolic));
+    if (from.kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
+      Tensor x = formulas::rebuild_input(grad, from.saved, from.mask, from.slope(), from.kind, stride);
       // grad_x joins a graph even where grad is a constant; its derivative by x is 0.
-      if (kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
-      both = backward_from_rebuilt(grad, x, slope_arg, need);
+      if (from.kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
+      both = backward_from_input(grad, x, from.slope(), need);
     } else {
-      both = call_backward(grad, kept, slope_arg, need);
+      both = operators::Backward::call(grad, from.saved, from.mask, from.alpha, from.value, from.channel_dim,
+                                       int64_t(from.kind), stride, need);
     }
     result[0] = std::move(std::get<0>(both));
     if (need[1]) result[1] = std::move(std::get<1>(both));
@@ -189,40 +93,17 @@ struct ForwardNode : SavingNode {
 };
 
 // The derivative of backward by grad, x (saved) and alpha, where u and v are what arrives for grad_x and grad_alpha.
-struct BackwardNode : SavingNode {
-  SavedVariable grad;
-
+struct BackwardNode : SavingNode<BackwardNode> {
   std::string name() const override { return "LearnableLeakyReluBackwardBackward0"; }
 
-  void release_variables() override {
-    SavingNode::release_variables();
-    grad.reset_data();
-  }
-
-  void compiled_args(CompiledNodeArgs& args) const override {
-    SavingNode::compiled_args(args);
-    args.collect(grad, false);
-  }
-
-  variable_list apply_with_saved(const variable_list& grads, SwapSavedVariables& swap) override {
-    swap.before(grad);
-    variable_list result = SavingNode::apply_with_saved(grads, swap);
-    swap.after(grad);
-    return result;
-  }
-
-  variable_list apply(variable_list&& grads) override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    variable_list result(num_outputs());
-    const Tensor &u = grads[0], &v = grads[1];
-    const Tensor g = grad.unpack(), x = saved.unpack();
-    const OptionalTensor alpha = defined(slope.alpha.unpack());
-    const SlopeArg slope_arg{alpha, slope.value, slope.channel_dim};
-    const auto needed = [&](size_t i) { return i < result.size() && task_should_compute_output(i); };
-    if (needed(0) && u.defined()) add(result[0], times_slope_where_negative(u, x, slope_arg));
-    if (needed(0) && v.defined()) add(result[0], formulas::slope_term(x, slope_arg, x, v));
-    if (needed(1) && v.defined()) add(result[1], formulas::slope_term(x, slope_arg, g, v));
-    if (needed(2) && u.defined()) add(result[2], formulas::sum_of_products(x, slope_arg, u, g));
+  static variable_list gradients(const variable_list& grads, const Unpacked& from) {
+    variable_list result(from.needed.size());
+    const Tensor &u = grads[0], &v = grads[1], &grad = from.grad, &x = *from.saved;
+    const SlopeArg slope = from.slope();
+    if (from.needs(0) && u.defined()) add(result[0], times_slope_where_negative(u, x, slope));
+    if (from.needs(0) && v.defined()) add(result[0], formulas::slope_term(x, slope, x, v));
+    if (from.needs(1) && v.defined()) add(result[1], formulas::slope_term(x, slope, grad, v));
+    if (from.needs(2) && u.defined()) add(result[2], formulas::sum_of_products(x, slope, u, grad));
     return result;
   }
 };
@@ -290,7 +171,7 @@ Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slop
     node->set_next_edges(slope.alpha ? collect_next_edges(x, *slope.alpha) : collect_next_edges(x));
     node->formula = formula;
     node->kind = *kind;
-    node->slope.save(slope);
+    node->save_slope(slope);
     if (kind == Saved::Input) node->saved = SavedVariable(x, false);
   }
 
@@ -324,8 +205,8 @@ Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slop
     } else {
       torch::autograd::set_history(y, node);
     }
-    if (node->saved_is_output()) node->saved = SavedVariable(y, true, in_place && x.is_view());
-    if (mask.defined() && kind != Saved::Input) node->mask = SavedVariable(mask, false);
+    if (node->saves_output()) node->saved = SavedVariable(y, true, in_place && x.is_view());
+    if (*kind >= Saved::OutputAndMask) node->mask = SavedVariable(mask, false);
     if (kind == Saved::Mask && !y.is_contiguous()) node->stride = y.strides().vec();
   }
   if (tangent.defined()) y._set_fw_grad(tangent, 0, false);
@@ -361,8 +242,8 @@ Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor
   const bool needs_graph = any_requires_grad(grad, saved, alpha);
   const bool has_tangent = isFwGradDefined(grad) || isFwGradDefined(saved) || isFwGradDefined(alpha);
   if (kind != int64_t(Saved::Input) && (needs_graph || has_tangent)) {
-    return backward_from_rebuilt(grad, formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
-                                 need);
+    return backward_from_input(grad, formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
+                               need);
   }
   Pair result;
   {
@@ -376,7 +257,7 @@ Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor
     node->set_next_edges(alpha ? collect_next_edges(grad, *saved, *alpha) : collect_next_edges(grad, *saved));
     node->grad = SavedVariable(grad, false);
     node->saved = SavedVariable(*saved, false);
-    node->slope.save(slope);
+    node->save_slope(slope);
     torch::autograd::set_history(variable_list{grad_x, grad_alpha}, node);
   }
   if (has_tangent) {

@@ -85,22 +85,21 @@ Tensor pack(const Tensor& negative) {
   return (flat.view({bytes, 8}).to(at::kByte) * weights).sum(1, false, at::kByte);
 }
 
-Tensor unpack(const Tensor& mask, const Tensor& like, at::SymIntArrayRef stride) {
+Tensor unpack(const Tensor& mask, const Tensor& like, at::OptionalSymIntArrayRef stride) {
   const Tensor shifts = at::arange(8, mask.options());
   const Tensor bits = at::bitwise_and(at::bitwise_right_shift(mask.unsqueeze(-1), shifts), 1).flatten();
+  const Tensor flat = bits.narrow_symint(0, 0, like.sym_numel()).to(at::kBool);
+  if (!stride) return flat.view_symint(like.sym_sizes());
   // y is dense: its elements are counted in the order of its strides.
-  const Tensor order = at::empty_strided_symint(like.sym_sizes(), stride, like.options().device(at::kMeta));
-  return bits.narrow_symint(0, 0, like.sym_numel())
-      .to(at::kBool)
-      .as_strided_symint(like.sym_sizes(), at::empty_like(order).sym_strides());
+  const Tensor order = at::empty_strided_symint(like.sym_sizes(), *stride, flat.options());
+  return flat.as_strided_symint(like.sym_sizes(), at::empty_like(order).sym_strides());
 }
 
 Tensor rebuild_input(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
                      Saved kind, at::OptionalSymIntArrayRef stride) {
   if (kind == Saved::Input) return *saved;
   if (kind == Saved::Mask) {  // any x with the same signs has the same gradient
-    const Tensor contiguous = at::empty_symint(grad.sym_sizes(), grad.options().device(at::kMeta));
-    return 1 - 2 * unpack(*mask, grad, stride ? *stride : contiguous.sym_strides()).to(grad.scalar_type());
+    return 1 - 2 * unpack(*mask, grad, stride).to(grad.scalar_type());
   }
   const Tensor& y = *saved;
   const at::ScalarType dtype = opmath(y.scalar_type());

@@ -26,9 +26,10 @@ at::Tensor slope_term(const at::Tensor& x, const SlopeArg& slope, const at::Tens
 // The sum of a * b over the negative elements of x, to alpha's shape and dtype.
 at::Tensor sum_of_products(const at::Tensor& x, const SlopeArg& slope, const at::Tensor& a, const at::Tensor& b);
 
-// 1 bit per element, in the memory order of a tensor of these sizes and strides; and back to booleans.
+// 1 bit per element, in memory order; and back to booleans, for a tensor with the sizes of `like` and the strides given
+// (contiguous without).
 at::Tensor pack(const at::Tensor& negative);
-at::Tensor unpack(const at::Tensor& mask, const at::Tensor& like, at::SymIntArrayRef stride);
+at::Tensor unpack(const at::Tensor& mask, const at::Tensor& like, at::OptionalSymIntArrayRef stride);
 
 // An x that has the gradients of the one that `saved` and `mask` were saved of.
 at::Tensor rebuild_input(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,

@@ -1,7 +1,7 @@
-"""What compilers, exporters and tracers are given.
+"""What compilers and exporters are given. Imported when the first call is compiled, since it imports Dynamo and Inductor.
 
 Inductor and torch's debugging backends get the operator, which Inductor decomposes (inductor.py) and fuses with its
-neighbours. Exporters, torch.jit.trace and every other backend get `reference`, which is ATen operations alone.
+neighbours. Exporters and every other backend get `reference`, which is ATen operations alone.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import reference, torch_private
+from . import inductor, reference, torch_private  # noqa: F401  (inductor registers the decompositions)
 
 ops = torch.ops.leaky_ext
 
 TAKE_OPERATORS = {"inductor", "eager", "aot_eager", "aot_eager_decomp_partition", "cudagraphs"}
 
+backend_name = torch.compiler.assume_constant_result(torch_private.backend_name)
+
 
 def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
-    """A call of the public `function` under a compiler, exporter or tracer."""
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return getattr(reference, function.__name__)(x, alpha, **options)
-    backend = _backend()
+    """A call of the public `function` while compiling or exporting."""
+    backend = "export" if torch.compiler.is_exporting() else backend_name()
     if backend not in TAKE_OPERATORS:
         return getattr(reference, function.__name__)(x, alpha, **options)
-    if backend == "inductor" and torch_private.dual_level() >= 0 and not (_has_tangent(x) or _has_tangent(alpha)):
+    if backend == "inductor" and _tangent_from_outside(x, alpha):
         return _eager(function, x, alpha, options)
     reference.check(x, alpha, options["channel_dim"])  # here, so that the error is the one of an eager call
     slope, value = reference.slope_and_value(alpha)
@@ -37,28 +37,20 @@ def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: in
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
-    """`straight_through` under a compiler, tracer or transform."""
-    if torch.compiler.is_dynamo_compiling() and torch_private.dual_level() >= 0:
-        if not (_has_tangent(x_forward) or _has_tangent(x_backward)):
-            return _eager(reference.straight_through, x_forward, x_backward, {})
+    """`straight_through` while compiling or exporting."""
+    if not torch.compiler.is_exporting() and _tangent_from_outside(x_forward, x_backward):
+        return _eager(reference.straight_through, x_forward, x_backward, {})
     return reference.straight_through(x_forward, x_backward)
 
 
-@torch_private.constant_result
-def _backend() -> str:
-    """Called once while Dynamo traces: the backend's name. Inductor learns the decompositions first."""
-    name = torch_private.backend_name()
-    if name == "inductor":
-        from . import inductor  # noqa: F401
-    return name
+def _tangent_from_outside(*tensors: Any) -> bool:
+    """Whether forward-mode AD is entered around what is compiled. The compiler sees tangents that it makes itself."""
+    if torch_private.dual_level() < 0 or torch_private.transforms_active():
+        return False
+    return not any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
-def _has_tangent(t: Any) -> bool:
-    """What the compiler sees: a tangent that was made inside of what is compiled."""
-    return isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None
-
-
+@torch.compiler.disable(reason="leaky_ext: forward-mode AD around a compiled function would lose its tangents")
 def _eager(function: Callable, x: Tensor, alpha: Any, options: dict[str, Any]) -> Tensor:
-    """Breaks the graph, an error with fullgraph=True: Inductor would lose a tangent that comes from outside."""
-    torch._dynamo.graph_break("leaky_ext: forward-mode AD around a compiled function would lose its tangents")
+    """Breaks the graph, an error with fullgraph=True."""
     return function(x, alpha, **options)

@@ -10,6 +10,7 @@ from torch.distributed.tensor.parallel import ParallelStyle
 from . import sharding  # noqa: F401  (a DTensor may reach an operator without a function of ours)
 from .modules import LearnableLeakyReLU, StraightThroughReLU
 
+
 class SlopeParallel(ParallelStyle):
     """Tensor parallelism for :class:`LearnableLeakyReLU` and :class:`StraightThroughReLU`.
 

@@ -13,9 +13,7 @@ from .reference import check
 
 
 @register_fake("leaky_ext::forward")
-def forward(
-    x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0
-) -> Tensor:
+def forward(x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0) -> Tensor:
     if not 0 <= formula <= 2:
         raise ValueError(f"leaky_ext: formula must be 0, 1 or 2, got {formula}")
     check(x, value if alpha is None else alpha, channel_dim)
@@ -30,9 +28,7 @@ def forward_mask(
 
 
 @register_fake("leaky_ext::forward_")
-def forward_(
-    x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0
-) -> Tensor:
+def forward_(x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0) -> Tensor:
     check(x, value if alpha is None else alpha, channel_dim)
     if any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride(), strict=True)):
         raise RuntimeError(f"leaky_ext: elements of x of shape {list(x.shape)}, strides {x.stride()}, share memory")

@@ -1,5 +1,5 @@
-"""The public functions. A call takes one of two ways: a compiler, exporter or tracer gets `compiled.activation`; every
-other call is the operator (csrc/operators.h), by way of `_C.activation` if the arguments are plain.
+"""The public functions. A call takes one of two ways: a compiler or exporter gets `compiled.activation`; every other call
+is the operator (csrc/operators.h), by way of `_C.activation` if the arguments are plain.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
-from . import _C, batching, compiled, reference, torch_private  # noqa: F401  (batching: registers the rules for vmap)
+from . import _C, batching, reference, torch_private  # noqa: F401  (batching: registers the rules for vmap)
 from .autograd import PassGradient
 from .reference import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
 
@@ -88,7 +88,6 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
     return _dispatch(learnable_leaky_relu, x, alpha, formula, channel_dim=channel_dim, save=save)
 
 
-
 def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1) -> Tensor:
     """:func:`learnable_leaky_relu` in place: x is overwritten and returned, and save="output" is what is kept.
 
@@ -101,7 +100,6 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
         if y is not NotImplemented:
             return x
     return _dispatch(learnable_leaky_relu_, x, alpha, LEAKY_RELU, channel_dim=channel_dim)
-
 
 
 def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
@@ -132,7 +130,6 @@ def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_di
     return _dispatch(straight_through_relu, x, alpha, RELU, channel_dim=channel_dim)
 
 
-
 def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
     """:func:`straight_through_relu` in place: x is overwritten and returned.
 
@@ -145,7 +142,6 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
         if y is not NotImplemented:
             return x
     return _dispatch(straight_through_relu_, x, alpha, RELU, channel_dim=channel_dim)
-
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
@@ -164,18 +160,28 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
         ValueError: x_backward does not broadcast to x_forward's shape.
         RuntimeError: they are on different devices.
     """
-    if is_compiling() or torch.jit.is_tracing() or torch_private.transforms_active() or torch_private.dual_level() >= 0:
+    if is_compiling():
+        from . import compiled
+
         return compiled.straight_through(x_forward, x_backward)
+    if torch.jit.is_tracing() or torch_private.transforms_active() or torch_private.dual_level() >= 0:
+        return reference.straight_through(x_forward, x_backward)
     if has_torch_function((x_forward, x_backward)):
         return handle_torch_function(straight_through, (x_forward, x_backward), x_forward, x_backward)
     reference.check_straight_through(x_forward, x_backward)
-    return PassGradient.apply(x_forward, x_backward)
+    if torch.is_grad_enabled() and x_backward.requires_grad:
+        return PassGradient.apply(x_forward, x_backward)
+    return x_forward.detach()
 
 
 def _dispatch(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, **options: Any) -> Tensor:
     """A call of the public `function` that `_C.activation` did not take."""
-    if is_compiling() or torch.jit.is_tracing():
+    if is_compiling():
+        from . import compiled  # which imports Dynamo and Inductor
+
         return compiled.activation(function, x, alpha, formula, options)
+    if torch.jit.is_tracing():
+        return getattr(reference, function.__name__)(x, alpha, **options)
     if has_torch_function((x, alpha)):
         return handle_torch_function(function, (x, alpha), x, alpha, **options)
     if not isinstance(x, Tensor):

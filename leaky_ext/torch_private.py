@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.autograd import forward_ad
 
@@ -14,12 +12,6 @@ transforms_active = torch._C._are_functorch_transforms_active
 def dual_level() -> int:
     """The level of forward-mode AD that is entered, or -1. Under Dynamo, reading it puts a guard on it."""
     return forward_ad._current_level
-
-
-def constant_result(function: Any) -> Any:
-    """torch.compiler.assume_constant_result, which imports Dynamo (1.5 s) to do this."""
-    function._dynamo_marked_constant = True
-    return function
 
 
 def backend_name() -> str:

@@ -10,7 +10,6 @@ import raw
 import torch
 from torch import Tensor
 
-
 CASES = {
     "shared": ((1_500_007,), 1, 1),
     "channels": ((8, 48, 63, 65), 48, 1),
