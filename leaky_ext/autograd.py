@@ -61,7 +61,7 @@ class KeepMask(Function):
 
 
 class KeepOutput(Function):
-    """`apply(x, alpha, channel_dim=1)`: saves y and alpha, from which x is rebuilt as y / alpha. Slopes must be positive.
+    """`apply(x, alpha, channel_dim=1)`: saves y and alpha. x is rebuilt as y / alpha, so slopes must be positive.
 
     The forward writes -0.0 as +0.0, so that the sign of y is that of x even where alpha * x underflows.
     """

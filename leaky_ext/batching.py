@@ -49,7 +49,7 @@ def backward(
     alpha: Tensor | None,
     *rest: Any,
 ) -> tuple[tuple[Tensor | None, Tensor | None], tuple[int | None, int | None]]:
-    value, channel_dim, kind, stride, output_mask = _with_defaults(rest, (0.01, 1, 0, None, (True, True)))
+    value, channel_dim, kind, _, output_mask = _with_defaults(rest, (0.01, 1, 0, None, (True, True)))
     if saved is None or kind != 0:
         raise NotImplementedError("leaky_ext: vmap of backward needs x itself: kind must be 0")
     need_x, need_alpha = output_mask[0], output_mask[1] and alpha is not None

@@ -1,4 +1,4 @@
-"""What compilers and exporters are given. Imported when the first call is compiled, since it imports Dynamo and Inductor.
+"""What compilers and exporters are given. Imported when the first call is compiled: it imports Dynamo and Inductor.
 
 Inductor and torch's debugging backends get the operator, which Inductor decomposes (inductor.py) and fuses with its
 neighbours. Exporters and every other backend get `reference`, which is ATen operations alone.

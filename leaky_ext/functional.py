@@ -1,4 +1,4 @@
-"""The public functions. A call takes one of two ways: a compiler or exporter gets `compiled.activation`; every other call
+"""The public functions. A call takes one of two ways: a compiler or exporter gets `compiled.activation`; any other call
 is the operator (csrc/operators.h), by way of `_C.activation` if the arguments are plain.
 """
 
@@ -164,7 +164,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
         from . import compiled
 
         return compiled.straight_through(x_forward, x_backward)
-    if torch.jit.is_tracing() or torch_private.transforms_active() or torch_private.dual_level() >= 0:
+    if torch_private.is_tracing() or torch_private.transforms_active() or torch_private.dual_level() >= 0:
         return reference.straight_through(x_forward, x_backward)
     if has_torch_function((x_forward, x_backward)):
         return handle_torch_function(straight_through, (x_forward, x_backward), x_forward, x_backward)
@@ -180,7 +180,7 @@ def _dispatch(function: Callable, x: Tensor, alpha: Tensor | float, formula: int
         from . import compiled  # which imports Dynamo and Inductor
 
         return compiled.activation(function, x, alpha, formula, options)
-    if torch.jit.is_tracing():
+    if torch_private.is_tracing():
         return getattr(reference, function.__name__)(x, alpha, **options)
     if has_torch_function((x, alpha)):
         return handle_torch_function(function, (x, alpha), x, alpha, **options)

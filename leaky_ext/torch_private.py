@@ -8,6 +8,9 @@ from torch.autograd import forward_ad
 # Whether a torch.func transform is running: a Function in Python has no other way to know.
 transforms_active = torch._C._are_functorch_transforms_active
 
+# torch.jit.is_tracing, which torch.jit does not export.
+is_tracing = torch._C._is_tracing
+
 
 def dual_level() -> int:
     """The level of forward-mode AD that is entered, or -1. Under Dynamo, reading it puts a guard on it."""

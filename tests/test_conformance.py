@@ -247,7 +247,7 @@ def test_composite_implementation_equals_the_kernels(sample: str, dtype: torch.d
         torch.testing.assert_close(
             composite(run.default)(x, *args), run.default(x, *args), rtol=0, atol=0, equal_nan=True
         )
-    y, mask = OPS.forward_mask(x, *args)
+    _, mask = OPS.forward_mask(x, *args)
     signed = OPS.forward(x, slope, value, channel_dim, LEAKY_RELU_SIGNED)
     grad = torch.randn(x.shape, dtype=torch.float64).to(dtype)
     need = [True, slope is not None]
