@@ -12,6 +12,7 @@ from torch import Tensor
 
 CASES = {
     "shared": ((1_500_007,), 1, 1),
+    "shared, a few parts": ((40_001,), 1, 1),
     "channels": ((8, 48, 63, 65), 48, 1),
     "one long channel": ((1, 3, 700_001), 3, 1),
     "channels last": ((9_001, 129), 129, -1),
