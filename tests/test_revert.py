@@ -227,8 +227,8 @@ def tied():
         (
             nn.Sequential(nn.PReLU(), LEARNABLE(alpha_bounds=(0, 1)), LEARNABLE(4, channel_dim=-1)),
             None,
-            r"'2' is a LearnableLeakyReLU\(.*channel_dim=-1\).*put nn.PReLU\(4\) between two calls of movedim, or leave "
-            r"it with rules {'2': None}",
+            r"'2' is a LearnableLeakyReLU\(.*channel_dim=-1\).*put nn.PReLU\(4\) between two calls of movedim, or "
+            r"leave it with rules {'2': None}",
         ),
         (nn.Sequential(broadcast_slopes()), None, r"'0' .* shape \(2, 1, 1\).* do not broadcast slopes: leave it"),
         (
