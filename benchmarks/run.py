@@ -1,146 +1,106 @@
-"""`python -m benchmarks run`: starts the workers, shows how far they are, writes the results."""
+"""`python -m benchmarks run SUITE ...`: starts the workers, shows progress, merges their results into the machine's file."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from . import environment, schema
-from .cases import MEMORY_TUNABLES, Case, select
+from .cases import MALLOC, PROCESSES, SECONDS, Case, select
+from .machine import ROOT, this_machine, this_run
+from .results import RESULTS, Results, Row
+from .worker import Order
 
-# Of timing; checks and compilation come on top.
-SECONDS_A_ROW = {("cpu", "quick"): 0.5, ("cpu", "full"): 2.0, ("cuda", "quick"): 0.2, ("cuda", "full"): 0.6}
+Measured = tuple[int, dict[str, dict[str, Any]]]  # index of the case, what measure_case returned
 
 
-def run(device: str, suite: str, pattern: str = "", out: Path | None = None, threads: int | None = None) -> Path:
-    """Runs a suite and returns the path of its results."""
-    threads = threads or torch.get_num_threads()
-    cases = sorted(select(device, suite, threads, pattern), key=lambda case: case.memory)
-    if not cases:
-        raise SystemExit(f"no case matches {pattern!r}")
-    facts = environment.describe(device)
-    name = environment.slug(facts) + (".json" if suite == "full" and not pattern else ".quick.json")
-    path = out or schema.RESULTS / name
-    start = time.monotonic()
-    rows: list[dict[str, Any]] = []
-    complete = False
-    with progress(cases) as advance, contextlib.suppress(KeyboardInterrupt):
-        for memory, group in groupby(cases, key=lambda case: case.memory):
-            for case, row in in_workers(list(group), memory, SECONDS_A_ROW[device, suite]):
-                rows.append(row)
-                advance(case, row)
-        complete = True
-    result = {
-        "schema": schema.VERSION,
-        "date": environment.now(),
-        "suite": suite,
-        "filter": pattern,
-        "complete": complete,
-        "threads": threads,
-        "seconds": round(time.monotonic() - start, 1),
-        "device": facts,
-        "software": environment.software(),
-        "rows": rows,
-    }
-    schema.save(result, path)
+def run(
+    suites: Sequence[str], *, device: str = "cpu", quick: bool = False, threads: int | None = None, out: Path | None = None
+) -> Path:
+    """Measures suites one after the other. What a suite found is in the file as soon as it is done."""
+    machine = this_machine(device)
+    path = out or RESULTS / f"{machine.slug}{'.quick' if quick else ''}.json"
+    for suite in suites:
+        cases = select(suite, device=device, threads=threads or torch.get_num_threads(), quick=quick)
+        start = time.monotonic()
+        processes = 1 if quick else PROCESSES[suite]
+        rows = measure_suite(suite, cases, processes=processes, seconds=SECONDS[suite] / (3 if quick else 1))
+        results = Results.load(path) if path.exists() else Results(machine)
+        results.merge(suite, this_run(quick=quick, seconds=time.monotonic() - start), rows)
+        results.save(path)
     return path
 
 
-def in_workers(cases: list[Case], memory: str, seconds: float) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Each case with its row. Where a worker dies, the case that it was at is lost, and a new worker does the rest."""
-    variables = dict(os.environ)
-    variables.pop("GLIBC_TUNABLES", None)
-    if MEMORY_TUNABLES[memory]:
-        variables["GLIBC_TUNABLES"] = MEMORY_TUNABLES[memory]
-    left = list(cases)
-    while left:
-        with tempfile.TemporaryDirectory() as folder:
-            order = Path(folder) / "cases.json"
-            order.write_text(json.dumps([asdict(case) for case in left]))
-            command = [sys.executable, "-m", "benchmarks.worker", str(order), str(seconds)]
-            log = Path(folder) / "log"  # profilers and compilers talk; it matters only where the worker dies
-            with (
-                log.open("w") as errors,
-                subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables, cwd=environment.ROOT
-                ) as worker,
-            ):
-                assert worker.stdout is not None
-                try:
-                    for line in worker.stdout:
-                        yield left.pop(0), json.loads(line)
-                except BaseException:
-                    worker.terminate()
-                    raise
-            if left:
-                print(log.read_text()[-2000:], file=sys.stderr)
-                yield left[0], lost(left.pop(0), f"the process ended with status {worker.returncode}")
+def measure_suite(suite: str, cases: list[Case], *, processes: int, seconds: float) -> list[Row]:
+    rows = {(i, name): Row(case.key, name) for i, case in enumerate(cases) for name in case.contenders}
+    samples: dict[tuple[int, str], list[float]] = {key: [] for key in rows}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task(suite, total=processes * len(cases))
+        for process in range(processes):
+            for indices in together(cases):
+                progress.update(task, description=f"{suite}: {cases[indices[0]].subject}")
+                # What was refused or failed before is not run again.
+                wanted = [
+                    (i, replace(cases[i], contenders=tuple(n for n in cases[i].contenders if not rows[i, n].problem)))
+                    for i in indices
+                ]
+                order = Order(cases=[case for _, case in wanted], seconds=seconds, process=process)
+                for index, results in in_worker(order):
+                    for name, result in results.items():
+                        key = wanted[index][0], name
+                        rows[key].add(result, samples[key])
+                        if "problem" in result:
+                            console.print(f"{rows[key].key['subject']}, {name}: {result['problem']}", highlight=False)
+                    progress.advance(task)
+    return list(rows.values())
 
 
-def lost(case: Case, reason: str) -> dict[str, Any]:
-    results = [{"implementation": name, "status": "failed", "reason": reason} for name in case.implementations]
-    return {**case.key(), "results": results}
+def together(cases: list[Case]) -> Iterator[list[int]]:
+    """Indices of the cases that are measured in one process."""
+    indices = sorted(range(len(cases)), key=lambda i: cases[i].process)
+    for _, group in groupby(indices, key=lambda i: cases[i].process):
+        yield list(group)
 
 
-def weight(case: Case) -> float:
-    """About how long a case takes, for the time left."""
-    compiled = sum(name.endswith("compiled") for name in case.implementations)
-    return 1 + case.numel / 2e6 + (12 if case.block else 2.5) * compiled
-
-
-@contextlib.contextmanager
-def progress(cases: list[Case]) -> Iterator[Callable[[Case, dict[str, Any]], None]]:
-    """A bar with the time left on a terminal, a line for each row elsewhere."""
-    total, done = sum(map(weight, cases)), 0
-
-    def complain(row: dict[str, Any]) -> str:
-        return "".join(
-            f"\n    {r['implementation']}: {r['status']}, {r['reason']}" for r in row["results"] if "reason" in r
-        )
-
-    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
-
-        def line(case: Case, row: dict[str, Any]) -> None:
-            nonlocal done
-            done += 1
-            print(f"[{done}/{len(cases)}] {case.label}{complain(row)}", file=sys.stderr, flush=True)
-
-        yield line
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(),
-        TextColumn("{task.fields[rows]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[label]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=120) as bar:
-        task = bar.add_task("", total=total, rows=f"0/{len(cases)}", label=cases[0].label)
-
-        def advance(case: Case, row: dict[str, Any]) -> None:
-            nonlocal done
-            done += 1
-            following = cases[done].label if done < len(cases) else ""
-            bar.update(task, advance=weight(case), rows=f"{done}/{len(cases)}", label=following)
-            if complain(row):
-                bar.console.print(case.label + complain(row), markup=False, highlight=False)
-
-        yield advance
+def in_worker(order: Order) -> Iterator[Measured]:
+    """Runs the cases in a fresh process. Where it dies, the cases that are left get that as their result."""
+    variables = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    if MALLOC[order.cases[0].malloc]:
+        variables["GLIBC_TUNABLES"] = MALLOC[order.cases[0].malloc]
+    left = set(range(len(order.cases)))
+    with tempfile.TemporaryDirectory() as folder:
+        file, log = Path(folder) / "order.json", Path(folder) / "log"
+        file.write_text(order.to_json())
+        command = [sys.executable, "-m", "benchmarks.worker", str(file)]
+        with (
+            log.open("w") as errors,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables, cwd=ROOT) as worker,
+        ):
+            assert worker.stdout is not None
+            try:
+                for line in worker.stdout:
+                    measured = json.loads(line)
+                    left.remove(measured["case"])
+                    yield measured["case"], measured["results"]
+            except BaseException:
+                worker.terminate()
+                raise
+        if left:
+            print(log.read_text()[-2000:], file=sys.stderr)
+        for index in sorted(left):
+            problem = f"failed: the process ended with status {worker.returncode}"
+            yield index, {name: {"problem": problem} for name in order.cases[index].contenders}
