@@ -17,7 +17,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--quick", action="store_true", help="a few rows of each; results are not kept by git")
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     run.add_argument("--threads", type=int, help="default: torch's")
-    run.add_argument("--out", type=Path, metavar="FILE", help="default: benchmarks/results/MACHINE.json, or .quick.json")
+    run.add_argument("--out", type=Path, metavar="FILE", help="default: benchmarks/results/MACHINE.json")
 
     commands.add_parser("report", help="pages and charts from the results in benchmarks/results")
 

@@ -97,7 +97,9 @@ def commit() -> str:
     """The commit of the sources, with "-dirty" where they were changed; "unknown" outside of a checkout."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         head, changed = git("rev-parse", "--short=10", "HEAD"), git("status", "--porcelain", "--", "csrc", "leaky_ext")

@@ -4,44 +4,64 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 
-def allocated(run: Callable[[], Any], device: str) -> tuple[int, int, Any]:
-    """Bytes that `run` left allocated, the most that it had at a time, and its result, which is alive until then."""
+@dataclass
+class Use:
+    """Bytes, of everything that was allocated during a run."""
+
+    peak: int = 0
+    left: int = 0  # at its end
+    marked: int = 0  # when it called `mark`
+
+
+def allocated(run: Callable[[Callable[[], None]], Any], device: str) -> tuple[Use, Any]:
+    """Of run(mark), and what it returned, which is alive until its end."""
     gc.collect()
     if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        result = run()
-        return torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before, result
+        return allocated_on_cuda(run)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        result = run()
-    events, sizes = list(trace.profiler.kineto_results.experimental_event_tree()), []
+        result = run(mark)
+    events, changes = list(trace.profiler.kineto_results.experimental_event_tree()), []
     while events:
         event = events.pop()
         events.extend(event.children)
         if event.tag == torch._C._profiler._EventType.Allocation:
-            sizes.append((event.start_time_ns, event.extra_fields.alloc_size))
-    left = peak = 0
-    for _, size in sorted(sizes, key=lambda item: item[0]):
-        left += size
-        peak = max(peak, left)
-    return left, peak, result
+            changes.append((event.start_time_ns, event.extra_fields.alloc_size))
+        elif event.name == MARK:
+            changes.append((event.start_time_ns, None))
+    use = Use()
+    for _, size in sorted(changes, key=lambda change: change[0]):
+        if size is None:
+            use.marked = use.left
+            continue
+        use.left += size
+        use.peak = max(use.peak, use.left)
+    return use, result
 
 
-def kept_by(forward: Callable[[], Tensor], device: str) -> int:
-    """Bytes that the graph of `forward` keeps for backward; its input counts where nobody else holds it."""
+MARK = "leaky_ext: mark"
 
-    def graph() -> Any:
-        # sum() keeps no tensor, but the node before it, whatever language that is written in.
-        node = forward().sum().grad_fn
-        gc.collect()
-        return node
 
-    return allocated(graph, device)[0]
+def mark() -> None:
+    with record_function(MARK):
+        pass
+
+
+def allocated_on_cuda(run: Callable[[Callable[[], None]], Any]) -> tuple[Use, Any]:
+    use = Use()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+
+    def mark() -> None:
+        use.marked = torch.cuda.memory_allocated() - before
+
+    result = run(mark)
+    use.left, use.peak = torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before
+    return use, result

@@ -112,14 +112,10 @@ NETWORKS: dict[str, Network] = {
     "facenet PNet": Network(build=lambda: face_detector("PNet"), shape=(8, 3, 96, 96), package=FACENET),
     "facenet RNet": Network(build=lambda: face_detector("RNet"), shape=(64, 3, 24, 24), package=FACENET),
     "facenet ONet": Network(build=lambda: face_detector("ONet"), shape=(32, 3, 48, 48), package=FACENET),
-    "MONAI UNet 2-D": Network(
-        build=lambda: medical_unet(2, (16, 32, 64, 128)), shape=(4, 1, 128, 128), package=MONAI
-    ),
+    "MONAI UNet 2-D": Network(build=lambda: medical_unet(2, (16, 32, 64, 128)), shape=(4, 1, 128, 128), package=MONAI),
     "MONAI UNet 3-D": Network(build=lambda: medical_unet(3, (16, 32, 64)), shape=(1, 1, 48, 48, 48), package=MONAI),
     **{
-        f"Real-ESRGAN compact, {size} px": Network(
-            build=super_resolution, shape=(1, 3, size, size), package=SPANDREL
-        )
+        f"Real-ESRGAN compact, {size} px": Network(build=super_resolution, shape=(1, 3, size, size), package=SPANDREL)
         for size in (64, 128, 256)
     },
     "residual network": Network(build=residual_network, shape=(16, 3, 32, 32)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from .cases import BOTH, COPY, FORWARD, INFERENCE, Case
 from .contenders import Contender, Layer
-from .memory import allocated, kept_by
+from .memory import allocated
 from .networks import build, outputs, with_activation
 from .timing import Call
 from .verify import formula, wrong_network, wrong_operator
@@ -107,14 +108,27 @@ class OperatorProblem:
     def memory(self, bound: Callable[[Tensor], Tensor], call: Call) -> dict[str, int]:
         """kept: where nobody else holds input and output. beyond: where the layers around hold both anyway."""
         x = self.buffers[0][0].detach().requires_grad_()
-        device = self.case.device
         call()  # whatever is set up once
-        held, _, y = allocated(lambda: bound(x), device)
-        beyond = held - y.untyped_storage().nbytes()
-        del y
-        return {
-            "kept": kept_by(lambda: bound(x.clone()), device), "beyond": beyond, "peak": allocated(call, device)[1]
-        }  # fmt: skip
+
+        def nobody_else(mark: Call) -> None:
+            graph = (
+                bound(x.clone()).sum().grad_fn
+            )  # keeps no tensor, but the node before it, whatever that is written in
+            gc.collect()
+            mark()
+            del graph
+
+        def layers_around(mark: Call) -> int:
+            y = bound(x)
+            mark()
+            size = y.untyped_storage().nbytes()
+            del y
+            call()
+            return size
+
+        kept, _ = allocated(nobody_else, self.case.device)
+        both, size = allocated(layers_around, self.case.device)
+        return {"kept": kept.marked, "beyond": both.marked - size, "peak": both.peak}
 
 
 class NetworkProblem:
@@ -144,10 +158,16 @@ class NetworkProblem:
             optimizer.step()
 
         def memory() -> dict[str, int]:
-            device = self.case.device
             step()
             optimizer.zero_grad()
-            return {"kept": kept_by(loss, device), "peak": allocated(step, device)[1]}
+
+            def run(mark: Call) -> None:
+                value = loss()
+                mark()
+                value.backward()
+
+            use, _ = allocated(run, self.case.device)
+            return {"kept": use.marked, "peak": use.peak}
 
         inference = self.case.task == INFERENCE
         return Entry(

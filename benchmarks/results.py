@@ -60,7 +60,9 @@ class Results:
 
     def save(self, path: Path) -> None:
         """One row per line, so that a diff can be read."""
-        head = json.dumps({"machine": asdict(self.machine), "runs": {s: asdict(r) for s, r in self.runs.items()}}, indent=1)
+        head = json.dumps(
+            {"machine": asdict(self.machine), "runs": {s: asdict(r) for s, r in self.runs.items()}}, indent=1
+        )
         rows = ",\n".join("  " + json.dumps(row) for row in self.rows)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n')

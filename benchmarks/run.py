@@ -27,7 +27,12 @@ Measured = tuple[int, dict[str, dict[str, Any]]]  # index of the case, what meas
 
 
 def run(
-    suites: Sequence[str], *, device: str = "cpu", quick: bool = False, threads: int | None = None, out: Path | None = None
+    suites: Sequence[str],
+    *,
+    device: str = "cpu",
+    quick: bool = False,
+    threads: int | None = None,
+    out: Path | None = None,
 ) -> Path:
     """Measures suites one after the other. What a suite found is in the file as soon as it is done."""
     machine = this_machine(device)
@@ -88,7 +93,9 @@ def in_worker(order: Order) -> Iterator[Measured]:
         command = [sys.executable, "-m", "benchmarks.worker", str(file)]
         with (
             log.open("w") as errors,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables, cwd=ROOT) as worker,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables, cwd=ROOT
+            ) as worker,
         ):
             assert worker.stdout is not None
             try:

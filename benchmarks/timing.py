@@ -13,6 +13,7 @@ import torch
 
 Call = Callable[[], Any]
 MIN_SAMPLE = 2e-3  # seconds that one sample lasts at least
+LONG = 0.05  # seconds: such a call needs none before it that is not counted
 MIN_ROUNDS, MAX_ROUNDS = 3, 25
 
 
@@ -36,17 +37,21 @@ def measure(calls: Mapping[str, Call], *, device: str, seconds: float, seed: int
     """Microseconds per call: one sample in each round for each of `calls`.
 
     They take turns, in shuffled order, so that a drift of the machine hits all alike. A call that is not counted
-    precedes every sample. `seconds` is how long it should take in all; there are at least MIN_ROUNDS rounds.
+    precedes every sample of a short one. `seconds` is how long it should take in all; there are at least MIN_ROUNDS
+    rounds.
     """
-    number, cost = {}, 0.0
+    number: dict[str, int] = {}
+    warm: dict[str, int] = {}
+    cost = 0.0
     for name, call in calls.items():
-        seconds_of(call, 1, device)
         once = seconds_of(call, 1, device)
+        if once < LONG:
+            once = seconds_of(call, 1, device)
         if once < MIN_SAMPLE:  # one call is no measure of a short one
             trial = max(1, math.ceil(MIN_SAMPLE / 4 / once))
             once = seconds_of(call, trial, device) / trial
-        number[name] = max(1, math.ceil(MIN_SAMPLE / once))
-        cost += once * (number[name] + 1)
+        number[name], warm[name] = max(1, math.ceil(MIN_SAMPLE / once)), int(once < LONG)
+        cost += once * (number[name] + warm[name])
     rounds = min(max(int(seconds / cost), MIN_ROUNDS), MAX_ROUNDS)
 
     order, names = random.Random(seed), list(calls)
@@ -57,7 +62,7 @@ def measure(calls: Mapping[str, Call], *, device: str, seconds: float, seed: int
         for _ in range(rounds):
             order.shuffle(names)
             for name in names:
-                calls[name]()
+                seconds_of(calls[name], warm[name], device)
                 samples[name].append(seconds_of(calls[name], number[name], device) / number[name] * 1e6)
     finally:
         if collecting:

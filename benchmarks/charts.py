@@ -1,0 +1,115 @@
+"""Charts as SVG, in Okabe and Ito's colours, told apart by their markers too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from .cases import BOTH, M, size_name
+from .contenders import CONTENDERS, PEER
+from .results import Results
+from .tables import OWN, by_case, pick, versus
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = "osD^vP"
+STYLE: dict[str, Any] = {
+    "figure.facecolor": "white", "axes.grid": True, "axes.axisbelow": True, "grid.color": "#d1d9e0",
+    "axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "lines.linewidth": 1.8,
+    "lines.markersize": 5, "svg.hashsalt": "leaky_ext", "svg.fonttype": "path",
+}  # fmt: skip
+
+
+def draw_all(results: dict[str, Results], folder: Path) -> Iterator[Path]:
+    """Writes every chart for which there are rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        for name, figure in (
+            ("functions", functions()), ("speed-up", speed_up(results)), ("memory", memory(results))
+        ):  # fmt: skip
+            if figure is not None:
+                path = folder / f"{name}.svg"
+                figure.savefig(path, format="svg", metadata={"Date": None})
+                path.write_text("".join(line.rstrip() + "\n" for line in path.read_text().splitlines()))
+                yield path
+                plt.close(figure)
+
+
+def speed_up(results: dict[str, Results]) -> Figure | None:
+    """Forward and backward in float32, times PyTorch's own, against size; one line for each machine."""
+    lines: list[tuple[str, Any, Any]] = []
+    for result in results.values():
+        frame = pick(result.frame(), suite="operators", task=BOTH, dtype="float32", layout="flat", malloc="default")
+        main = frame[frame["contender"].isin([*PEER, *PEER.values()]) & (frame["threads"] == frame["threads"].max())]
+        cases = by_case(main).sort_values("numel")
+        if len(cases):
+            lines.append((result.machine.title, cases["numel"], versus(cases, OWN)))
+    if not lines:
+        return None
+    figure, panels = plt.subplots(1, len(OWN), figsize=(10, 3.8), sharey=True, layout="constrained")
+    for panel, pair in zip(panels, OWN, strict=True):
+        for index, (title, sizes, ratios) in enumerate(lines):
+            panel.plot(sizes, ratios[pair], label=title, color=COLOURS[index % 6], marker=MARKERS[index % 6])
+        panel.axhline(1, color="#1f2328", linewidth=1)
+        panel.set(xscale="log", yscale="log", xlabel="elements", title=pair)
+        panel.set_xticks([100, 10_000, M, 16 * M], [size_name(n) for n in (100, 10_000, M, 16 * M)])
+        panel.minorticks_off()
+        panel.set_yticks([0.5, 1, 2, 4, 8, 16])
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    panels[0].set_ylabel("speed-up over PyTorch's own")
+    panels[0].legend(frameon=False, fontsize=9)
+    return figure
+
+
+def memory(results: dict[str, Results]) -> Figure | None:
+    """Bytes per element kept for backward in float32. The same on every machine: the first one's are drawn."""
+    for result in results.values():
+        rows = pick(result.frame(), suite="operators", task=BOTH, dtype="float32", layout="flat", numel=M)
+        rows = rows[rows["kept"].notna()].drop_duplicates("contender").set_index("contender")
+        if len(rows):
+            break
+    else:
+        return None
+    names = [name for name in reversed(CONTENDERS) if name in rows.index]
+    beyond, kept = (rows.loc[names, column] / M for column in ("beyond", "kept"))
+    figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
+    axes.barh(names, beyond, color=COLOURS[1], label="kept for this alone", hatch="//", edgecolor="white")
+    bars = axes.barh(names, kept - beyond, left=beyond, color=COLOURS[5], label="input or output itself")
+    axes.bar_label(bars, [f"{value:.3g}" for value in kept], padding=4)
+    axes.set_xlabel("bytes per element kept for backward, float32")
+    axes.grid(visible=False, axis="y")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def functions(alpha: float = 0.25) -> Figure:
+    """The two functions and their gradients, as leaky_ext computes them."""
+    import torch
+
+    import leaky_ext
+
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    for axes, function in zip(panels, (leaky_ext.learnable_leaky_relu, leaky_ext.straight_through_relu), strict=True):
+        for negative in (True, False):  # the gradients jump at 0
+            x = (torch.linspace(-3, -0.001, 50) if negative else torch.linspace(0, 3, 50)).requires_grad_()
+            slope = torch.full_like(x, alpha).requires_grad_()
+            y = function(x, slope)
+            grad_x, grad_alpha = torch.autograd.grad(y.sum(), (x, slope))
+            for values, label, colour, dashes in (
+                (y, "y", COLOURS[1], "-"), (grad_x, "dy/dx", COLOURS[0], "--"), (grad_alpha, "dy/dalpha", COLOURS[2], ":")
+            ):  # fmt: skip
+                axes.plot(
+                    x.tolist(), values.tolist(), color=colour, linestyle=dashes, label=label if negative else None
+                )  # fmt: skip
+        axes.set(title=f"{function.__name__}, alpha = {alpha}", xlabel="x", xlim=(-3, 3), ylim=(-3, 3))
+        axes.axhline(0, color="#1f2328", linewidth=0.6)
+        axes.axvline(0, color="#1f2328", linewidth=0.6)
+        axes.legend(frameon=False, loc="upper left")
+    return figure

@@ -1,0 +1,186 @@
+"""`python -m benchmarks report`: docs/benchmarks/ and the charts in docs/figures/, from benchmarks/results/*.json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from . import charts
+from .cases import BOTH, FORWARD, INFERENCE, THEN_READ, TRAINING, size_name
+from .contenders import BY_HAND, MAIN
+from .machine import ROOT
+from .results import RESULTS, Results, load_all
+from .tables import (
+    OWN,
+    bandwidth,
+    by_case,
+    describe,
+    duration,
+    in_full,
+    markdown,
+    mebibytes,
+    memory,
+    pick,
+    ratios,
+    speedup,
+    versus,
+)  # fmt: skip
+
+PAGES, FIGURES = ROOT / "docs" / "benchmarks", ROOT / "docs" / "figures"
+HOW_TO_READ = (
+    "Ratios are PyTorch's own time over leaky_ext's in the same processes: 1.25 is 1.25 times as fast, and **bold** is "
+    "slower. [How the figures are taken](../performance.md)."
+)
+NOTHING = "No results are committed yet: `python -m benchmarks run` and `python -m benchmarks report` write them.\n"
+
+
+def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str:
+    """What a training step gains: a table for each machine."""
+    parts = []
+    for name, result in results.items():
+        frame = pick(result.frame(), suite=("networks", "networks-compiled"), task=TRAINING, malloc="default")
+        cases = by_case(frame)
+        if cases.empty:
+            continue
+        table = pd.concat([cases[["subject", "compiled"]], versus(cases, OWN)], axis=1)
+        table = table.pivot(index="subject", columns="compiled", values=list(OWN)).reindex(cases["subject"].unique())
+        shown = pd.DataFrame({"training step of": table.index})
+        for compiled, word in ((False, ""), (True, "compiled: ")):
+            for pair in OWN:
+                if (pair, compiled) in table:
+                    shown[word + pair] = table[pair, compiled].map(speedup).values
+        run = result.runs["networks"] if "networks" in result.runs else result.runs["networks-compiled"]
+        parts += [f"{result.machine.title}; {run} ([all rows]({link}{name}.md)):", markdown(shown)]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n" if parts else NOTHING
+
+
+def summary(result: Results) -> str:
+    """What a terminal is shown after a run: every ratio to PyTorch's own."""
+    cases = by_case(result.frame())
+    if cases.empty:
+        return "No rows.\n"
+    table = versus(cases, OWN)
+    lines = [*(f"  {title:>30}" for title in table)]
+    text = "PyTorch's own time over leaky_ext's; below 1, leaky_ext is slower\n" + "".join(lines) + "\n"
+    for case, row in zip(cases.itertuples(), table.itertuples(index=False), strict=True):
+        if not all(math.isnan(value) for value in row):
+            text += "".join(f"  {'' if math.isnan(v) else f'{v:.2f}':>30}" for v in row) + f"  {in_full(case)}\n"
+    return text
+
+
+def page(result: Results) -> str:
+    """All that is known of one machine."""
+    machine, frame = result.machine, result.frame()
+    facts = [machine.cpu, f"{machine.cores} cores", f"{machine.memory_gib} GiB", machine.caches, machine.system]
+    runs = pd.DataFrame(
+        [{"suite": s, "measured with": str(r), "took": f"{r.seconds:.0f} s"} for s, r in result.runs.items()]
+    )
+    config = "".join(f"```text\n{text.strip()}\n```\n\n" for text in {run.config for run in result.runs.values()})
+    parts = [
+        f"# {machine.title}",
+        "Written by `python -m benchmarks report`. " + "; ".join(fact for fact in facts if fact) + ".",
+        HOW_TO_READ, markdown(runs), config,
+    ]  # fmt: skip
+    for title, text in sections(frame):
+        if text != "No rows.\n":
+            parts += [f"## {title}", text]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    kept = {"default": "", "kept": ", memory kept by glibc"}
+    for suite, how in (("networks", "eager"), ("networks-compiled", "compiled")):
+        for task in (TRAINING, INFERENCE):
+            for malloc, words in kept.items():
+                rows = pick(frame, suite=suite, task=task, malloc=malloc)
+                yield f"Networks, {task}, {how}{words}", ratios(rows, describe)
+        rows = pick(frame, suite=suite, malloc="default")
+        yield f"Networks, {how}: MiB kept for backward", memory(rows, MAIN)
+        yield f"Networks, {how}: peak of a training step, MiB", memory(rows, MAIN, "peak")
+
+    yield from operators(pick(frame, suite="operators"), kept)
+
+    compiled = pick(frame, suite="compiled")
+    pairs = OWN | {"learnable / where": ("learnable", "where")}
+    yield "Compiled, forward + backward", ratios(compiled, describe, pairs)
+    yield "Compiled: MiB kept for backward", memory(compiled, (*MAIN, "where"))
+    calls = pick(frame, suite="calls")
+    yield "Calls of 100 elements", markdown(times(calls))
+    yield "Not timed", markdown(not_timed(frame))
+    yield "All rows", markdown(everything(frame))
+
+
+def operators(frame: pd.DataFrame, kept: dict[str, str]) -> Iterator[tuple[str, str]]:
+    flat = frame[(frame["layout"] == "flat") & frame["contender"].isin(MAIN)]
+    pairs = OWN | {"learnable / LeakyReLU": ("learnable", "LeakyReLU")}
+    for task in (BOTH, FORWARD, THEN_READ):
+        for (dtype, threads, malloc), rows in pick(flat, task=task).groupby(["dtype", "threads", "malloc"], sort=False):
+            title = f"Operators, {task}, {dtype}, {threads} threads{kept[malloc]}"
+            yield title, ratios(rows, lambda case: size_name(case.numel), pairs, "elements")
+    by_hand = {f"{ours} / {other}": (ours, other) for ours, names in BY_HAND.items() for other in names}
+    hand = pick(
+        frame, suite="operators", task=BOTH, layout="flat", contender=tuple({n for p in by_hand.values() for n in p})
+    )
+    hand = hand[hand.groupby(list(frame.columns[:10]))["contender"].transform(lambda names: "clamp" in set(names))]
+    yield "Operators beside formulas written by hand, forward + backward", ratios(hand, describe, by_hand)
+    channels = {"learnable / PReLU": ("learnable", "PReLU"), "learnable / oneDNN": ("learnable", "oneDNN")}
+    layouts = pick(frame, layout=("nchw", "channels_last"))
+    yield "Operators with a slope per channel, forward + backward", ratios(layouts, describe, channels)
+    yield "Operators: share of the bandwidth of copy_", bandwidth(frame[frame["threads"] == frame["threads"].max()])
+
+
+def times(frame: pd.DataFrame) -> pd.DataFrame:
+    table = frame.pivot_table(index="contender", columns="task", values="time", sort=False)
+    return table.map(duration).reset_index()
+
+
+def not_timed(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = frame[frame["problem"] != ""]
+    labels = [in_full(case) for case in rows.itertuples()]
+    return pd.DataFrame({"": labels, "contender": rows["contender"], "why": rows["problem"]})
+
+
+def everything(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = frame[frame["problem"] == ""]
+    return pd.DataFrame(
+        {
+            "": [in_full(case) for case in rows.itertuples()],
+            "contender": rows["contender"],
+            "time": rows["time"].map(duration),
+            "quartiles": [f"{duration(a)} to {duration(b)}" for a, b in zip(rows["low"], rows["high"], strict=True)],
+            "processes": rows["times"].map(len),
+            "kept, MiB": rows["kept"].map(mebibytes),
+            "beyond input and output": rows["beyond"].map(mebibytes),
+            "peak, MiB": rows["peak"].map(mebibytes),
+        }
+    )
+
+
+def index(results: dict[str, Results]) -> str:
+    parts = ["# Benchmarks", "Written by `python -m benchmarks report`.", HOW_TO_READ, headline(results, link="")]
+    if results:
+        parts += [
+            "## Operators by size",
+            "![Speed-up over PyTorch's own against the number of elements](../figures/speed-up.svg)",
+        ]
+        parts += ["## Memory", "![Bytes per element kept for backward](../figures/memory.svg)"]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def pages(folder: Path = RESULTS) -> dict[Path, str]:
+    """Path -> text of every page."""
+    results = load_all(folder)
+    texts = {PAGES / f"{name}.md": page(result) for name, result in results.items()}
+    return {PAGES / "index.md": index(results), **texts}
+
+
+def write(folder: Path = RESULTS) -> None:
+    for path, text in pages(folder).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        print(path.relative_to(ROOT))
+    for path in charts.draw_all(load_all(folder), FIGURES):
+        print(path.relative_to(ROOT))

@@ -1,0 +1,151 @@
+"""From rows of results to ratios, and to Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from .cases import KEY, M, size_name
+from .contenders import PEER
+
+MIB = 1 << 20
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The first column to the left, the others to the right."""
+    if frame.empty:
+        return "No rows.\n"
+    rule = ["---"] + ["---:"] * (len(frame.columns) - 1)
+    lines = [list(frame.columns), rule, *frame.astype(str).values.tolist()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def duration(microseconds: float) -> str:
+    if math.isnan(microseconds):
+        return ""
+    for scale, unit in ((1e6, "s"), (1e3, "ms")):
+        if microseconds >= 0.9995 * scale:
+            return f"{microseconds / scale:.3g} {unit}"
+    return f"{microseconds:.3g} µs"
+
+
+def mebibytes(count: float) -> str:
+    return "" if math.isnan(count) else f"{count / MIB:.2f}"
+
+
+def speedup(ratio: float) -> str:
+    """Bold where it is a loss."""
+    if math.isnan(ratio):
+        return ""
+    text = f"{ratio:.2f}" if ratio < 9.95 else f"{ratio:.0f}"
+    return f"**{text}**" if float(text) < 1 else text
+
+
+def pick(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The rows that have these values; a tuple allows several."""
+    for name, value in wanted.items():
+        frame = frame[frame[name].isin(value if isinstance(value, tuple) else (value,))]
+    return frame
+
+
+def by_case(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line for each case, in the order of the file, with the times of each contender: a list, one per process."""
+    timed = frame[frame["problem"] == ""]
+    table = timed.pivot_table(index=list(KEY), columns="contender", values="times", aggfunc="first", sort=False)
+    return table.reset_index()
+
+
+def ratio(mine: Any, theirs: Any) -> float:
+    """Times over times: the median over the processes that measured both."""
+    if not isinstance(mine, list) or not isinstance(theirs, list):
+        return math.nan
+    return float(pd.Series([b / a for a, b in zip(mine, theirs, strict=True)]).median())
+
+
+def versus(cases: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """One column for each pair (ours, other): how many times as fast ours is."""
+    nothing = pd.Series([None] * len(cases), index=cases.index)
+    return pd.DataFrame(
+        {
+            title: [ratio(a, b) for a, b in zip(cases.get(ours, nothing), cases.get(other, nothing), strict=True)]
+            for title, (ours, other) in pairs.items()
+        },
+        index=cases.index,
+        dtype=float,
+    )
+
+
+OWN = {f"{ours} / {peer}": (ours, peer) for ours, peer in PEER.items()}
+
+
+def ratios(
+    frame: pd.DataFrame, label: Callable[[Any], str], pairs: Mapping[str, tuple[str, str]] = OWN, title: str = ""
+) -> str:
+    """A line for each case, with the ratios of these pairs and the time of the first one's ours."""
+    cases = by_case(frame)
+    if cases.empty:
+        return "No rows.\n"
+    table = versus(cases, pairs).map(speedup)
+    table.insert(0, title, [label(case) for case in cases.itertuples()])
+    first = next(iter(pairs.values()))[0]
+    if first in cases:
+        times = [pd.Series(t).median() if isinstance(t, list) else math.nan for t in cases[first]]
+        table[f"{first} takes"] = [duration(time) for time in times]
+    return markdown(table)
+
+
+def memory(frame: pd.DataFrame, contenders: tuple[str, ...], column: str = "kept") -> str:
+    """MiB, a line for each case and a column for each contender."""
+    have = frame[frame[column].notna() & frame["contender"].isin(contenders)]
+    if have.empty:
+        return "No rows.\n"
+    table = have.pivot_table(index=list(KEY), columns="contender", values=column, sort=False).reset_index()
+    shown = table[[name for name in contenders if name in table]].map(mebibytes)
+    shown.insert(0, "", [describe(case) for case in table.itertuples()])
+    return markdown(shown)
+
+
+def describe(case: Any) -> str:
+    """A case in a few words."""
+    if case.subject != "operator":
+        return str(case.subject)
+    layout = "" if case.layout == "flat" else f", per channel, {case.layout}"
+    return f"{size_name(case.numel)} {case.dtype}{layout}"
+
+
+def in_full(case: Any) -> str:
+    parts = [describe(case), case.task, "compiled" if case.compiled else "eager", f"{case.threads} threads"]
+    return ", ".join(parts + (["memory kept by glibc"] if case.malloc == "kept" else []))
+
+
+def bytes_to_move(case: Any, contender: str) -> float:
+    """The least that any implementation of this has to read and write."""
+    tensor, mask = case.numel * (4 if case.dtype == "float32" else 2), case.numel / 8
+    if case.task == "forward" or contender == "copy_":
+        return 2 * tensor
+    return 5 * tensor if contender == "learnable" else 4 * tensor + 2 * mask
+
+
+def bandwidth(frame: pd.DataFrame) -> str:
+    """Bytes that have to be moved over time, as a share of what copy_ reaches in the same run."""
+    cases = by_case(frame[frame["numel"] >= M])
+    if "copy_" not in cases:
+        return "No rows.\n"
+    cases = cases[[isinstance(times, list) for times in cases["copy_"]]]
+    lines = []
+    for case, copies in zip(cases.itertuples(), cases["copy_"], strict=True):
+        copied = pd.Series(copies).median()
+        line = {
+            "": f"{describe(case)}, {case.task}",
+            "copy_": f"{bytes_to_move(case, 'copy_') / copied / 1e3:.1f} GB/s",
+        }
+        for name in (*PEER, *PEER.values()):
+            times = cases.loc[case.Index, name]
+            like = next((ours for ours, peer in PEER.items() if peer == name), name)
+            share = bytes_to_move(case, like) / bytes_to_move(case, "copy_") * ratio(times, copies)
+            line[name] = "" if math.isnan(share) else f"{100 * share:.0f}%"
+        lines.append(line)
+    return markdown(pd.DataFrame(lines))
