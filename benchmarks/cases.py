@@ -38,11 +38,12 @@ class Case:
     threads: int = 2
     malloc: str = "default"
     device: str = "cpu"
+    group: str = ""  # "by hand": formulas written by hand, apart, so as not to disturb the heap of the others
 
     @property
-    def process(self) -> tuple[str, str, int]:
+    def process(self) -> tuple[str, str, int, str]:
         """Cases of which this is the same are measured in one process."""
-        return self.malloc, self.subject, self.numel
+        return self.malloc, self.subject, self.numel, self.group
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,7 +55,7 @@ class Case:
         return {name: getattr(self, name) for name in KEY}
 
 
-KEY = ("suite", "subject", "task", "numel", "dtype", "layout", "compiled", "threads", "malloc", "device")
+KEY = ("suite", "subject", "task", "numel", "dtype", "layout", "compiled", "threads", "malloc", "device", "group")
 
 
 def size_name(numel: int) -> str:
@@ -81,7 +82,8 @@ def operators(*, threads: int, quick: bool) -> Iterator[Case]:
             yield replace(case, malloc="kept")
             yield replace(case, malloc="kept", dtype="bfloat16")
         if numel in (10 * K, M, 16 * M):
-            yield replace(case, contenders=(*PEER, "learnable, save=output", *(n for b in BY_HAND.values() for n in b)))
+            names = (*PEER, "learnable, save=output", *(name for names in BY_HAND.values() for name in names))
+            yield replace(case, contenders=names, group="by hand")
     for numel in (M // 2,) if quick else (M // 2, M, 4 * M, 16 * M):
         per_channel = replace(both, numel=numel, contenders=("learnable", "PReLU", "oneDNN"), layout="nchw")
         yield per_channel

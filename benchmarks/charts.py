@@ -102,12 +102,10 @@ def functions(alpha: float = 0.25) -> Figure:
             slope = torch.full_like(x, alpha).requires_grad_()
             y = function(x, slope)
             grad_x, grad_alpha = torch.autograd.grad(y.sum(), (x, slope))
-            for values, label, colour, dashes in (
-                (y, "y", COLOURS[1], "-"), (grad_x, "dy/dx", COLOURS[0], "--"), (grad_alpha, "dy/dalpha", COLOURS[2], ":")
-            ):  # fmt: skip
-                axes.plot(
-                    x.tolist(), values.tolist(), color=colour, linestyle=dashes, label=label if negative else None
-                )  # fmt: skip
+            curves = {"y": y, "dy/dx": grad_x, "dy/dalpha": grad_alpha}
+            for (name, curve), colour, dashes in zip(curves.items(), COLOURS, ("-", "--", ":"), strict=False):
+                label = name if negative else None
+                axes.plot(x.tolist(), curve.tolist(), color=colour, linestyle=dashes, label=label)
         axes.set(title=f"{function.__name__}, alpha = {alpha}", xlabel="x", xlim=(-3, 3), ylim=(-3, 3))
         axes.axhline(0, color="#1f2328", linewidth=0.6)
         axes.axvline(0, color="#1f2328", linewidth=0.6)

@@ -82,7 +82,7 @@ def page(result: Results) -> str:
     parts = [
         f"# {machine.title}",
         "Written by `python -m benchmarks report`. " + "; ".join(fact for fact in facts if fact) + ".",
-        HOW_TO_READ, markdown(runs), config,
+        HOW_TO_READ, markdown(pd.DataFrame(runs)), config,
     ]  # fmt: skip
     for title, text in sections(frame):
         if text != "No rows.\n":
@@ -114,17 +114,14 @@ def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
 
 
 def operators(frame: pd.DataFrame, kept: dict[str, str]) -> Iterator[tuple[str, str]]:
-    flat = frame[(frame["layout"] == "flat") & frame["contender"].isin(MAIN)]
+    flat = pick(frame, group="", layout="flat")
     pairs = OWN | {"learnable / LeakyReLU": ("learnable", "LeakyReLU")}
     for task in (BOTH, FORWARD, THEN_READ):
         for (dtype, threads, malloc), rows in pick(flat, task=task).groupby(["dtype", "threads", "malloc"], sort=False):
             title = f"Operators, {task}, {dtype}, {threads} threads{kept[malloc]}"
             yield title, ratios(rows, lambda case: size_name(case.numel), pairs, "elements")
     by_hand = {f"{ours} / {other}": (ours, other) for ours, names in BY_HAND.items() for other in names}
-    hand = pick(
-        frame, suite="operators", task=BOTH, layout="flat", contender=tuple({n for p in by_hand.values() for n in p})
-    )
-    hand = hand[hand.groupby(list(frame.columns[:10]))["contender"].transform(lambda names: "clamp" in set(names))]
+    hand = pick(frame, group="by hand")
     yield "Operators beside formulas written by hand, forward + backward", ratios(hand, describe, by_hand)
     channels = {"learnable / PReLU": ("learnable", "PReLU"), "learnable / oneDNN": ("learnable", "oneDNN")}
     layouts = pick(frame, layout=("nchw", "channels_last"))

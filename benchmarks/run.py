@@ -1,4 +1,4 @@
-"""`python -m benchmarks run SUITE ...`: starts the workers, shows progress, merges their results into the machine's file."""
+"""`python -m benchmarks run SUITE ...`: starts workers, shows progress, merges results into the machine's file."""
 
 from __future__ import annotations
 
@@ -26,14 +26,7 @@ from .worker import Order
 Measured = tuple[int, dict[str, dict[str, Any]]]  # index of the case, what measure_case returned
 
 
-def run(
-    suites: Sequence[str],
-    *,
-    device: str = "cpu",
-    quick: bool = False,
-    threads: int | None = None,
-    out: Path | None = None,
-) -> Path:
+def run(suites: Sequence[str], *, device: str, quick: bool, threads: int | None, out: Path | None) -> Path:
     """Measures suites one after the other. What a suite found is in the file as soon as it is done."""
     machine = this_machine(device)
     path = out or RESULTS / f"{machine.slug}{'.quick' if quick else ''}.json"
