@@ -31,9 +31,7 @@ def draw_all(results: dict[str, Results], folder: Path) -> Iterator[Path]:
     """Writes every chart for which there are rows."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        for name, figure in (
-            ("functions", functions()), ("speed-up", speed_up(results)), ("memory", memory(results))
-        ):  # fmt: skip
+        for name, figure in (("speed-up", speed_up(results)), ("memory", memory(results))):
             if figure is not None:
                 path = folder / f"{name}.svg"
                 figure.savefig(path, format="svg", metadata={"Date": None})
@@ -86,28 +84,4 @@ def memory(results: dict[str, Results]) -> Figure | None:
     axes.set_xlabel("bytes per element kept for backward, float32")
     axes.grid(visible=False, axis="y")
     axes.legend(frameon=False, loc="lower right")
-    return figure
-
-
-def functions(alpha: float = 0.25) -> Figure:
-    """The two functions and their gradients, as leaky_ext computes them."""
-    import torch
-
-    import leaky_ext
-
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-    for axes, function in zip(panels, (leaky_ext.learnable_leaky_relu, leaky_ext.straight_through_relu), strict=True):
-        for negative in (True, False):  # the gradients jump at 0
-            x = (torch.linspace(-3, -0.001, 50) if negative else torch.linspace(0, 3, 50)).requires_grad_()
-            slope = torch.full_like(x, alpha).requires_grad_()
-            y = function(x, slope)
-            grad_x, grad_alpha = torch.autograd.grad(y.sum(), (x, slope))
-            curves = {"y": y, "dy/dx": grad_x, "dy/dalpha": grad_alpha}
-            for (name, curve), colour, dashes in zip(curves.items(), COLOURS, ("-", "--", ":"), strict=False):
-                label = name if negative else None
-                axes.plot(x.tolist(), curve.tolist(), color=colour, linestyle=dashes, label=label)
-        axes.set(title=f"{function.__name__}, alpha = {alpha}", xlabel="x", xlim=(-3, 3), ylim=(-3, 3))
-        axes.axhline(0, color="#1f2328", linewidth=0.6)
-        axes.axvline(0, color="#1f2328", linewidth=0.6)
-        axes.legend(frameon=False, loc="upper left")
     return figure

@@ -157,7 +157,12 @@ def everything(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def index(results: dict[str, Results]) -> str:
-    parts = ["# Benchmarks", "Written by `python -m benchmarks report`.", HOW_TO_READ, headline(results, link="")]
+    parts = [
+        "# Benchmarks",
+        "Written by `python -m benchmarks report` from benchmarks/results.",
+        HOW_TO_READ,
+        headline(results, link=""),
+    ]
     if results:
         parts += [
             "## Operators by size",
@@ -171,7 +176,7 @@ def pages(folder: Path = RESULTS) -> dict[Path, str]:
     """Path -> text of every page."""
     results = load_all(folder)
     texts = {PAGES / f"{name}.md": page(result) for name, result in results.items()}
-    return {PAGES / "index.md": index(results), **texts}
+    return {PAGES / "README.md": index(results), **texts}
 
 
 def write(folder: Path = RESULTS) -> None:

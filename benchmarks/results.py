@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,33 +16,21 @@ RESULTS = Path(__file__).resolve().parent / "results"
 ROW = [*KEY, "contender"]  # identifies a row
 
 
-@dataclass
-class Row:
-    """One contender in one case, over all processes that measured it. Times in microseconds, memory in bytes."""
-
-    key: dict[str, Any]
-    contender: str
-    problem: str = ""  # why it was not timed
-    times: list[float] = field(default_factory=list)  # the median of each process
-    low: float | None = None  # quartiles of all samples
-    high: float | None = None
-    memory: dict[str, int] = field(default_factory=dict)
-
-    def add(self, result: dict[str, Any], samples: list[float]) -> None:
-        """`samples`: all that were taken before, to which those of this process are added."""
-        self.problem = self.problem or result.get("problem", "")
-        new = result.get("samples")
-        if new:
-            samples += new
-            self.times.append(round(float(pd.Series(new).median()), 3))
-            self.low, self.high = (round(float(q), 3) for q in pd.Series(samples).quantile([0.25, 0.75]))
-        self.memory |= {name: result[name] for name in ("kept", "beyond", "peak") if name in result}
-
-    def flat(self) -> dict[str, Any]:
-        row: dict[str, Any] = {**self.key, "contender": self.contender}
-        if self.problem:
-            return {**row, "problem": self.problem}
-        return {**row, "times": self.times, "low": self.low, "high": self.high, **self.memory}
+def row(key: dict[str, Any], contender: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all processes found of one contender in one case. Times in microseconds, memory in bytes."""
+    problem = next((result["problem"] for result in results if "problem" in result), None)
+    if problem:
+        return {**key, "contender": contender, "problem": problem}
+    samples = [pd.Series(result["samples"]) for result in results]
+    low, high = pd.concat(samples).quantile([0.25, 0.75])
+    return {
+        **key,
+        "contender": contender,
+        "times": [round(float(taken.median()), 3) for taken in samples],  # of each process
+        "low": round(low, 3),
+        "high": round(high, 3),
+        **{name: results[0][name] for name in ("kept", "beyond", "peak") if name in results[0]},
+    }
 
 
 @dataclass
@@ -67,10 +54,10 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n')
 
-    def merge(self, suite: str, run: Run, rows: Iterable[Row]) -> None:
+    def merge(self, suite: str, run: Run, rows: list[dict[str, Any]]) -> None:
         """Replaces what was there of the suite."""
         self.runs[suite] = run
-        self.rows = [row for row in self.rows if row["suite"] != suite] + [row.flat() for row in rows]
+        self.rows = [row for row in self.rows if row["suite"] != suite] + rows
 
     def frame(self) -> pd.DataFrame:
         """A row each, with `time` (the median over processes), in the order of the file."""

@@ -1,16 +1,18 @@
-"""`python -m benchmarks run SUITE ...`: starts workers, shows progress, merges results into the machine's file."""
+"""`python -m benchmarks run SUITE ...`: measures in fresh processes, merges results into the machine's file."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
+import random
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import groupby
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from . import worker
 from .cases import MALLOC, PROCESSES, SECONDS, Case, select
-from .machine import ROOT, this_machine, this_run
-from .results import RESULTS, Results, Row
-from .worker import Order
-
-Measured = tuple[int, dict[str, dict[str, Any]]]  # index of the case, what measure_case returned
+from .machine import this_machine, this_run
+from .results import RESULTS, Results, row
 
 
 def run(suites: Sequence[str], *, device: str, quick: bool, threads: int | None, out: Path | None) -> Path:
@@ -32,75 +32,59 @@ def run(suites: Sequence[str], *, device: str, quick: bool, threads: int | None,
     path = out or RESULTS / f"{machine.slug}{'.quick' if quick else ''}.json"
     for suite in suites:
         cases = select(suite, device=device, threads=threads or torch.get_num_threads(), quick=quick)
-        start = time.monotonic()
-        processes = 1 if quick else PROCESSES[suite]
-        rows = measure_suite(suite, cases, processes=processes, seconds=SECONDS[suite] / (3 if quick else 1))
+        begin = time.monotonic()
+        processes, seconds = (1, SECONDS[suite] / 3) if quick else (PROCESSES[suite], SECONDS[suite])
+        rows = measure_suite(suite, cases, processes=processes, seconds=seconds)
         results = Results.load(path) if path.exists() else Results(machine)
-        results.merge(suite, this_run(quick=quick, seconds=time.monotonic() - start), rows)
+        results.merge(suite, this_run(quick=quick, seconds=time.monotonic() - begin), rows)
         results.save(path)
     return path
 
 
-def measure_suite(suite: str, cases: list[Case], *, processes: int, seconds: float) -> list[Row]:
-    rows = {(i, name): Row(case.key, name) for i, case in enumerate(cases) for name in case.contenders}
-    samples: dict[tuple[int, str], list[float]] = {key: [] for key in rows}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def measure_suite(suite: str, cases: list[Case], *, processes: int, seconds: float) -> list[dict[str, Any]]:
+    """The rows of the results."""
+    found: dict[tuple[Case, str], list[dict[str, Any]]] = defaultdict(list)  # by case and contender
     console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task(suite, total=processes * len(cases))
         for process in range(processes):
-            for indices in together(cases):
-                progress.update(task, description=f"{suite}: {cases[indices[0]].subject}")
-                # What was refused or failed before is not run again.
-                wanted = [
-                    (i, replace(cases[i], contenders=tuple(n for n in cases[i].contenders if not rows[i, n].problem)))
-                    for i in indices
-                ]
-                order = Order(cases=[case for _, case in wanted], seconds=seconds, process=process)
-                for index, results in in_worker(order):
+            for _, group in groupby(sorted(cases, key=lambda case: case.process), key=lambda case: case.process):
+                together = list(group)
+                progress.update(task, description=f"{suite}: {together[0].subject}")
+                for case, results in in_fresh_process(together, found, seconds=seconds, process=process):
                     for name, result in results.items():
-                        key = wanted[index][0], name
-                        rows[key].add(result, samples[key])
+                        found[case, name].append(result)
                         if "problem" in result:
-                            console.print(f"{rows[key].key['subject']}, {name}: {result['problem']}", highlight=False)
+                            console.print(f"{case.subject}, {name}: {result['problem']}", markup=False, highlight=False)
                     progress.advance(task)
-    return list(rows.values())
+    return [row(case.key, name, found[case, name]) for case in cases for name in case.contenders]
 
 
-def together(cases: list[Case]) -> Iterator[list[int]]:
-    """Indices of the cases that are measured in one process."""
-    indices = sorted(range(len(cases)), key=lambda i: cases[i].process)
-    for _, group in groupby(indices, key=lambda i: cases[i].process):
-        yield list(group)
+def in_fresh_process(
+    cases: list[Case], found: dict[tuple[Case, str], list[dict[str, Any]]], *, seconds: float, process: int
+) -> Iterator[tuple[Case, worker.Results]]:
+    """Each case with its results, in an order of this process's own. Contenders that had a problem are not run again.
 
-
-def in_worker(order: Order) -> Iterator[Measured]:
-    """Runs the cases in a fresh process. Where it dies, the cases that are left get that as their result."""
-    variables = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    if MALLOC[order.cases[0].malloc]:
-        variables["GLIBC_TUNABLES"] = MALLOC[order.cases[0].malloc]
-    left = set(range(len(order.cases)))
-    with tempfile.TemporaryDirectory() as folder:
-        file, log = Path(folder) / "order.json", Path(folder) / "log"
-        file.write_text(order.to_json())
-        command = [sys.executable, "-m", "benchmarks.worker", str(file)]
-        with (
-            log.open("w") as errors,
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables, cwd=ROOT
-            ) as worker,
-        ):
-            assert worker.stdout is not None
+    Where the process dies, that is the result of the cases that are left.
+    """
+    malloc = cases[0].malloc
+    os.environ["GLIBC_TUNABLES"] = MALLOC[malloc]  # is read when a process starts
+    shuffled = random.Random(process).sample(cases, len(cases))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=worker.start, initargs=(f"{folder}/log", malloc)
+        ) as pool,
+    ):
+        futures: dict[Case, Future[worker.Results]] = {}
+        for case in shuffled:
+            names = tuple(n for n in case.contenders if not any("problem" in r for r in found[case, n]))
+            futures[case] = pool.submit(
+                worker.measure_case, replace(case, contenders=names), seconds=seconds, process=process
+            )
+        for case, future in futures.items():
             try:
-                for line in worker.stdout:
-                    measured = json.loads(line)
-                    left.remove(measured["case"])
-                    yield measured["case"], measured["results"]
-            except BaseException:
-                worker.terminate()
-                raise
-        if left:
-            print(log.read_text()[-2000:], file=sys.stderr)
-        for index in sorted(left):
-            problem = f"failed: the process ended with status {worker.returncode}"
-            yield index, {name: {"problem": problem} for name in order.cases[index].contenders}
+                yield case, future.result()
+            except BrokenProcessPool:
+                yield case, {name: {"problem": "failed: the process died"} for name in case.contenders}

@@ -40,6 +40,8 @@ def measure(calls: Mapping[str, Call], *, device: str, seconds: float, seed: int
     precedes every sample of a short one. `seconds` is how long it should take in all; there are at least MIN_ROUNDS
     rounds.
     """
+    if not calls:
+        return {}
     number: dict[str, int] = {}
     warm: dict[str, int] = {}
     cost = 0.0

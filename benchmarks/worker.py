@@ -1,14 +1,8 @@
-"""Measures cases in a process of its own: `python -m benchmarks.worker ORDER.json`. One JSON line for each case."""
+"""Measures one case. Runs in processes that run.py starts."""
 
 from __future__ import annotations
 
-import json
 import os
-import random
-import sys
-import warnings
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,33 +12,31 @@ from .contenders import CONTENDERS, Contender
 from .problems import problem
 from .timing import Call, measure
 
+Results = dict[str, dict[str, Any]]
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What a worker is asked for."""
 
-    cases: list[Case]
-    seconds: float  # of timing, for each case
-    process: int  # how many measured the same before; the first one checks, and reads memory
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> Order:
-        fields = json.loads(text)
-        cases = [Case(**case | {"contenders": tuple(case["contenders"])}) for case in fields.pop("cases")]
-        return Order(cases=cases, **fields)
+def start(log: str, malloc: str) -> None:
+    """What a fresh process does first."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # compilers and profilers talk
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if malloc == "default":
+        # glibc raises the size from which memory is fetched anew as large blocks are freed, up to 32 MiB. Any process
+        # that trains has reached that; rows should not depend on their order.
+        torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def measure_case(
     case: Case, *, seconds: float, process: int = 0, contenders: dict[str, Contender] = CONTENDERS
-) -> dict[str, dict[str, Any]]:
-    """Contender -> its samples in microseconds and its memory in bytes, or `problem`: why it was not timed."""
+) -> Results:
+    """Contender -> its samples in microseconds and its memory in bytes, or `problem`: why it was not timed.
+
+    `process`: how many measured the same before. The first one checks, and reads memory.
+    """
     torch.set_num_threads(case.threads)
     torch._dynamo.reset()
     subject = problem(case)
-    results: dict[str, dict[str, Any]] = {}
+    results: Results = {}
     calls: dict[str, Call] = {}
     for name in case.contenders:
         results[name] = {}
@@ -61,7 +53,9 @@ def measure_case(
         except Exception as error:  # what a contender raises is its result
             results[name] = {"problem": f"failed: {first_line(error)}"}
     for name, samples in measure(calls, device=case.device, seconds=seconds, seed=process).items():
-        results[name]["samples"] = [round(sample, 3) for sample in samples]
+        results[name]["samples"] = samples
+    if case.device == "cuda":
+        torch.cuda.empty_cache()
     return results
 
 
@@ -69,25 +63,3 @@ def first_line(error: Exception) -> str:
     """Short, and without paths of this machine."""
     line = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {'' if os.sep in line else line[:160]}".rstrip(": ")
-
-
-def main() -> None:
-    output = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what compilers print must not come between
-    warnings.filterwarnings("ignore", module="torch")
-    order = Order.from_json(Path(sys.argv[1]).read_text())
-    if "mmap_threshold" not in os.environ.get("GLIBC_TUNABLES", ""):
-        # glibc raises the size from which memory is fetched anew as large blocks are freed, up to 32 MiB. Any process
-        # that trains has reached that; rows should not depend on their order.
-        torch.empty(31 << 20, dtype=torch.uint8)
-    shuffled = list(enumerate(order.cases))
-    random.Random(order.process).shuffle(shuffled)
-    for index, case in shuffled:
-        results = measure_case(case, seconds=order.seconds, process=order.process)
-        print(json.dumps({"case": index, "results": results}), file=output, flush=True)
-        if case.device == "cuda":
-            torch.cuda.empty_cache()
-
-
-if __name__ == "__main__":
-    main()

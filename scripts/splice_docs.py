@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the generated parts of README.md and docs/*.md: what stands between <!-- begin NAME --> and <!-- end NAME -->.
+"""Writes the generated parts of README.md and docs/*.md: what stands between <!-- NAME --> and <!-- /NAME -->.
 
-NAME is `networks` (what a training step gains, from benchmarks/results) or `file PATH`, which takes in a Markdown file
-without its title. With --check nothing is written; status 1 where something, docs/benchmarks included, is out of date.
+NAME is one of SECTIONS. With --check nothing is written; status 1 where something, docs/benchmarks included, is out of
+date.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import report, results  # noqa: E402
 
-MARKED = re.compile(r"(<!-- begin (?P<name>[^>]+?) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
-SECTIONS: dict[str, Callable[[], str]] = {"networks": lambda: report.headline(results.load_all())}
+MARKED = re.compile(r"(<!-- (?P<name>\w+) -->\n).*?(<!-- /(?P=name) -->)", re.DOTALL)
 
 
-def included(path: str) -> str:
-    """A Markdown file without its title; its links are made to work from the root."""
-    text = re.sub(r"\A# .*\n+", "", (ROOT / path).read_text())
-    return re.sub(r"(\]\()(?!https?://|#|/)", rf"\g<1>{Path(path).parent}/", text).strip() + "\n"
+def chart(path: str, title: str) -> str:
+    return f"![{title}]({path})\n" if (report.FIGURES / Path(path).name).is_file() else report.NOTHING
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "networks": lambda: report.headline(results.load_all()),
+    "speedup": lambda: chart("docs/figures/speed-up.svg", "Speed-up over PyTorch's own against elements"),
+    "kept": lambda: chart("figures/memory.svg", "Bytes per element kept for backward"),
+}
 
 
 def fill(text: str) -> str:
-    def section(match: re.Match[str]) -> str:
-        kind, _, path = match["name"].partition(" ")
-        content = included(path) if kind == "file" else SECTIONS[match["name"]]()
-        return f"{match[1]}\n{content}\n{match[3]}"
-
-    return MARKED.sub(section, text)
+    return MARKED.sub(lambda match: f"{match[1]}\n{SECTIONS[match['name']]()}\n{match[3]}", text)
 
 
 def main(words: list[str] | None = None) -> int:
