@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from itertools import groupby
 from multiprocessing import get_context
@@ -86,5 +85,5 @@ def in_fresh_process(
         for case, future in futures.items():
             try:
                 yield case, future.result()
-            except BrokenProcessPool:
-                yield case, {name: {"problem": "failed: the process died"} for name in case.contenders}
+            except Exception as error:  # a process that died, or a case that has no contender to blame
+                yield case, {name: {"problem": f"failed: {worker.first_line(error)}"} for name in case.contenders}
