@@ -37,7 +37,7 @@ class Machine:
 
     @property
     def title(self) -> str:
-        return f"{self.name}, {self.cores} cores" if self.device == "cpu" else self.name
+        return f"{self.cpu}, {self.cores} cores" if self.device == "cpu" else self.name
 
 
 @dataclass(frozen=True, kw_only=True)

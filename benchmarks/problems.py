@@ -72,7 +72,7 @@ class OperatorProblem:
         return Entry(
             call=rotate(calls),
             check=lambda: self.check(contender, bound, alpha),
-            memory=lambda: self.memory(bound, calls[0]),
+            memory=dict if contender.mkldnn else lambda: self.memory(bound, calls[0]),
         )
 
     def copy(self, x: Tensor) -> Call:
@@ -86,8 +86,8 @@ class OperatorProblem:
             inputs = (x, alpha) if contender.learns else (x,)
             return lambda: torch.autograd.grad(function(x, alpha), inputs, grad)
         if self.case.task == FORWARD:
-            return torch.no_grad()(lambda: function(x, alpha))
-        return torch.no_grad()(lambda: F.relu(function(x, alpha)))
+            return lambda: function(x, alpha)
+        return lambda: F.relu(function(x, alpha))
 
     def check(self, contender: Contender, bound: Callable[[Tensor], Tensor], alpha: Any) -> str | None:
         x = self.buffers[0][0]
@@ -111,9 +111,7 @@ class OperatorProblem:
         call()  # whatever is set up once
 
         def nobody_else(mark: Call) -> None:
-            graph = (
-                bound(x.clone()).sum().grad_fn
-            )  # keeps no tensor, but the node before it, whatever that is written in
+            graph = bound(x.clone()).sum().grad_fn  # keeps the node before it, and no tensor
             gc.collect()
             mark()
             del graph
@@ -171,7 +169,7 @@ class NetworkProblem:
 
         inference = self.case.task == INFERENCE
         return Entry(
-            call=torch.inference_mode()(lambda: forward(self.x)) if inference else step,
+            call=(lambda: forward(self.x)) if inference else step,
             check=lambda: self.check(contender, model, forward),
             memory=dict if inference else memory,
         )
@@ -193,7 +191,7 @@ class NetworkProblem:
     def observe(self, model: nn.Module, forward: Callable[[Tensor], Any]) -> dict[str, Tensor]:
         """Outputs and gradients of parameters, under the same names for all contenders."""
         if self.case.task == INFERENCE:
-            with torch.inference_mode():
+            with torch.no_grad():
                 return {f"output {i}": y.clone() for i, y in enumerate(outputs(forward(self.x)))}
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
         ys = outputs(forward(self.x))

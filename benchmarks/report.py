@@ -8,26 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import charts
+from . import charts, tables
 from .cases import BOTH, FORWARD, INFERENCE, THEN_READ, TRAINING, size_name
 from .contenders import BY_HAND, MAIN
 from .machine import ROOT
 from .results import RESULTS, Results, load_all
-from .tables import (
-    OWN,
-    bandwidth,
-    by_case,
-    describe,
-    duration,
-    in_full,
-    markdown,
-    mebibytes,
-    memory,
-    pick,
-    ratios,
-    speedup,
-    versus,
-)  # fmt: skip
+from .tables import OWN, by_case, describe, duration, in_full, markdown, memory, pick, ratios, speedup, versus
 
 PAGES, FIGURES = ROOT / "docs" / "benchmarks", ROOT / "docs" / "figures"
 HOW_TO_READ = (
@@ -47,6 +33,7 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str
             continue
         table = pd.concat([cases[["subject", "compiled"]], versus(cases, OWN)], axis=1)
         table = table.pivot(index="subject", columns="compiled", values=list(OWN)).reindex(cases["subject"].unique())
+        table.loc["median"] = table.median()
         shown = pd.DataFrame({"training step of": table.index})
         for compiled, word in ((False, ""), (True, "compiled: ")):
             for pair in OWN:
@@ -75,9 +62,7 @@ def page(result: Results) -> str:
     """All that is known of one machine."""
     machine, frame = result.machine, result.frame()
     facts = [machine.cpu, f"{machine.cores} cores", f"{machine.memory_gib} GiB", machine.caches, machine.system]
-    runs = pd.DataFrame(
-        [{"suite": s, "measured with": str(r), "took": f"{r.seconds:.0f} s"} for s, r in result.runs.items()]
-    )
+    runs = [{"suite": s, "measured with": str(r), "took": f"{r.seconds:.0f} s"} for s, r in result.runs.items()]
     config = "".join(f"```text\n{text.strip()}\n```\n\n" for text in {run.config for run in result.runs.values()})
     parts = [
         f"# {machine.title}",
@@ -118,7 +103,7 @@ def operators(frame: pd.DataFrame, kept: dict[str, str]) -> Iterator[tuple[str, 
     pairs = OWN | {"learnable / LeakyReLU": ("learnable", "LeakyReLU")}
     for task in (BOTH, FORWARD, THEN_READ):
         for (dtype, threads, malloc), rows in pick(flat, task=task).groupby(["dtype", "threads", "malloc"], sort=False):
-            title = f"Operators, {task}, {dtype}, {threads} threads{kept[malloc]}"
+            title = f"Operators, {task}, {dtype}, {tables.threads_name(threads)}{kept[malloc]}"
             yield title, ratios(rows, lambda case: size_name(case.numel), pairs, "elements")
     by_hand = {f"{ours} / {other}": (ours, other) for ours, names in BY_HAND.items() for other in names}
     hand = pick(frame, group="by hand")
@@ -126,7 +111,8 @@ def operators(frame: pd.DataFrame, kept: dict[str, str]) -> Iterator[tuple[str, 
     channels = {"learnable / PReLU": ("learnable", "PReLU"), "learnable / oneDNN": ("learnable", "oneDNN")}
     layouts = pick(frame, layout=("nchw", "channels_last"))
     yield "Operators with a slope per channel, forward + backward", ratios(layouts, describe, channels)
-    yield "Operators: share of the bandwidth of copy_", bandwidth(frame[frame["threads"] == frame["threads"].max()])
+    most = frame[frame["threads"] == frame["threads"].max()]
+    yield "Operators: share of the bandwidth of copy_", tables.bandwidth(most)
 
 
 def times(frame: pd.DataFrame) -> pd.DataFrame:
@@ -149,25 +135,19 @@ def everything(frame: pd.DataFrame) -> pd.DataFrame:
             "time": rows["time"].map(duration),
             "quartiles": [f"{duration(a)} to {duration(b)}" for a, b in zip(rows["low"], rows["high"], strict=True)],
             "processes": rows["times"].map(len),
-            "kept, MiB": rows["kept"].map(mebibytes),
-            "beyond input and output": rows["beyond"].map(mebibytes),
-            "peak, MiB": rows["peak"].map(mebibytes),
+            "kept, MiB": rows["kept"].map(tables.mebibytes),
+            "beyond input and output": rows["beyond"].map(tables.mebibytes),
+            "peak, MiB": rows["peak"].map(tables.mebibytes),
         }
     )
 
 
 def index(results: dict[str, Results]) -> str:
-    parts = [
-        "# Benchmarks",
-        "Written by `python -m benchmarks report` from benchmarks/results.",
-        HOW_TO_READ,
-        headline(results, link=""),
-    ]
+    written = "Written by `python -m benchmarks report` from benchmarks/results."
+    parts = ["# Benchmarks", written, HOW_TO_READ, headline(results, link="")]
     if results:
-        parts += [
-            "## Operators by size",
-            "![Speed-up over PyTorch's own against the number of elements](../figures/speed-up.svg)",
-        ]
+        speed_up = "![Speed-up over PyTorch's own against the number of elements](../figures/speed-up.svg)"
+        parts += ["## Operators by size", speed_up]
         parts += ["## Memory", "![Bytes per element kept for backward](../figures/memory.svg)"]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 

@@ -117,8 +117,12 @@ def describe(case: Any) -> str:
 
 
 def in_full(case: Any) -> str:
-    parts = [describe(case), case.task, "compiled" if case.compiled else "eager", f"{case.threads} threads"]
+    parts = [describe(case), case.task, "compiled" if case.compiled else "eager", threads_name(case.threads)]
     return ", ".join(parts + (["memory kept by glibc"] if case.malloc == "kept" else []))
+
+
+def threads_name(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def bytes_to_move(case: Any, contender: str) -> float:

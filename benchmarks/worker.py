@@ -34,7 +34,10 @@ def measure_case(
     `process`: how many measured the same before. The first one checks, and reads memory.
     """
     torch.set_num_threads(case.threads)
-    torch._dynamo.reset()
+    if case.compiled:
+        torch._dynamo.reset()
+        torch._dynamo.config.recompile_limit = 64  # contenders share code; never fall back to eager in silence
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
     subject = problem(case)
     results: Results = {}
     calls: dict[str, Call] = {}
@@ -52,8 +55,9 @@ def measure_case(
             calls[name] = entry.call
         except Exception as error:  # what a contender raises is its result
             results[name] = {"problem": f"failed: {first_line(error)}"}
-    for name, samples in measure(calls, device=case.device, seconds=seconds, seed=process).items():
-        results[name]["samples"] = samples
+    with torch.set_grad_enabled(case.task in (BOTH, TRAINING)):
+        for name, samples in measure(calls, device=case.device, seconds=seconds, seed=process).items():
+            results[name]["samples"] = samples
     if case.device == "cuda":
         torch.cuda.empty_cache()
     return results
