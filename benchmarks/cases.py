@@ -40,6 +40,8 @@ class Case:
     device: str = "cpu"
     group: str = ""  # "by hand": formulas written by hand, apart, so as not to disturb the heap of the others
 
+    once: bool = False  # takes too long for more than one process
+
     @property
     def process(self) -> tuple[str, str, int, str]:
         """Cases of which this is the same are measured in one process."""
@@ -119,12 +121,13 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
     for name, network in NETWORKS.items():
         if not network.available or (quick and name not in few):
             continue
-        case = Case(suite="networks", subject=name, task=TRAINING, contenders=MAIN, threads=threads)
+        case = Case(
+            suite="networks", subject=name, task=TRAINING, contenders=MAIN, threads=threads, once=network.slow
+        )  # fmt: skip
         yield case
         yield replace(case, task=INFERENCE)
         if not quick:
             yield replace(case, malloc="kept")
-            yield replace(case, malloc="kept", task=INFERENCE)
 
 
 def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
@@ -142,7 +145,7 @@ SUITES = {
     "networks-compiled": networks_compiled,
 }
 # Of timing, for each case in each process; and fresh processes: the state of a heap decides what a size costs.
-SECONDS = {"calls": 3.0, "operators": 0.4, "networks": 2.0, "compiled": 0.5, "networks-compiled": 3.0}
+SECONDS = {"calls": 3.0, "operators": 0.4, "networks": 1.5, "compiled": 0.5, "networks-compiled": 1.5}
 PROCESSES = {"calls": 5, "operators": 3, "networks": 2, "compiled": 2, "networks-compiled": 2}
 
 

@@ -156,7 +156,6 @@ class NetworkProblem:
             optimizer.step()
 
         def memory() -> dict[str, int]:
-            step()
             optimizer.zero_grad()
 
             def run(mark: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import tempfile
@@ -10,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
-from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,30 +26,39 @@ from .results import RESULTS, Results, row
 
 
 def run(suites: Sequence[str], *, device: str, quick: bool, threads: int | None, out: Path | None) -> Path:
-    """Measures suites one after the other. What a suite found is in the file as soon as it is done."""
+    """Measures suites one after the other. What a suite found is in the file as soon as it is done or interrupted."""
     machine = this_machine(device)
     path = out or RESULTS / f"{machine.slug}{'.quick' if quick else ''}.json"
     for suite in suites:
         cases = select(suite, device=device, threads=threads or torch.get_num_threads(), quick=quick)
         begin = time.monotonic()
         processes, seconds = (1, SECONDS[suite] / 3) if quick else (PROCESSES[suite], SECONDS[suite])
-        rows = measure_suite(suite, cases, processes=processes, seconds=seconds)
+        rows, interrupted = measure_suite(suite, cases, processes=processes, seconds=seconds)
         results = Results.load(path) if path.exists() else Results(machine)
         results.merge(suite, this_run(quick=quick, seconds=time.monotonic() - begin), rows)
         results.save(path)
+        if interrupted:
+            break
     return path
 
 
-def measure_suite(suite: str, cases: list[Case], *, processes: int, seconds: float) -> list[dict[str, Any]]:
-    """The rows of the results."""
+def measure_suite(
+    suite: str, cases: list[Case], *, processes: int, seconds: float
+) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of the results, and whether Ctrl-C came before all was measured."""
     found: dict[tuple[Case, str], list[dict[str, Any]]] = defaultdict(list)  # by case and contender
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    interrupted = False
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(suite, total=processes * len(cases))
-        for process in range(processes):
-            for _, group in groupby(sorted(cases, key=lambda case: case.process), key=lambda case: case.process):
-                together = list(group)
+        groups = [
+            (process, group)
+            for process in range(processes)
+            for group in in_one_process([case for case in cases if process == 0 or not case.once])
+        ]
+        task = progress.add_task(suite, total=sum(len(group) for _, group in groups))
+        try:
+            for process, together in groups:
                 progress.update(task, description=f"{suite}: {together[0].subject}")
                 for case, results in in_fresh_process(together, found, seconds=seconds, process=process):
                     for name, result in results.items():
@@ -57,7 +66,15 @@ def measure_suite(suite: str, cases: list[Case], *, processes: int, seconds: flo
                         if "problem" in result:
                             console.print(f"{case.subject}, {name}: {result['problem']}", markup=False, highlight=False)
                     progress.advance(task)
-    return [row(case.key, name, found[case, name]) for case in cases for name in case.contenders]
+        except KeyboardInterrupt:
+            interrupted = True
+    measured = ((case, name) for case in cases for name in case.contenders if found[case, name])
+    return [row(case.key, name, found[case, name]) for case, name in measured], interrupted
+
+
+def in_one_process(cases: list[Case]) -> list[list[Case]]:
+    ordered = sorted(cases, key=lambda case: case.process)
+    return [list(group) for _, group in itertools.groupby(ordered, key=lambda case: case.process)]
 
 
 def in_fresh_process(
@@ -82,8 +99,12 @@ def in_fresh_process(
             futures[case] = pool.submit(
                 worker.measure_case, replace(case, contenders=names), seconds=seconds, process=process
             )
-        for case, future in futures.items():
-            try:
-                yield case, future.result()
-            except Exception as error:  # a process that died, or a case that has no contender to blame
-                yield case, {name: {"problem": f"failed: {worker.first_line(error)}"} for name in case.contenders}
+        try:
+            for case, future in futures.items():
+                error = future.exception()  # the process died, or no contender is to blame
+                if isinstance(error, KeyboardInterrupt):
+                    raise error
+                problem = f"failed: {worker.first_line(error)}" if error else ""
+                yield case, {name: {"problem": problem} for name in case.contenders} if error else future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -63,7 +63,7 @@ def measure_case(
     return results
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Short, and without paths of this machine."""
     line = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {'' if os.sep in line else line[:160]}".rstrip(": ")

@@ -230,14 +230,15 @@ def test_memory_of_a_step() -> None:
 
 def test_each_process_gives_one_time() -> None:
     case = replace(CASE, numel=100, contenders=("where", "no such contender"))
-    timed, missing = measure_suite("test", [case], processes=2, seconds=0.001)
-    assert len(timed["times"]) == 2 and timed.keys() >= {"kept", "beyond", "peak", "low", "high"}
+    (timed, missing), interrupted = measure_suite("test", [case], processes=2, seconds=0.001)
+    assert not interrupted and len(timed["times"]) == 2
+    assert timed.keys() >= {"kept", "beyond", "peak", "low", "high"}
     assert missing["problem"].startswith("failed") and "times" not in missing
 
 
 def test_a_dead_process_costs_its_cases_and_no_more() -> None:
     bad = replace(CASE, numel=200, threads=-1)  # raises outside of any contender
-    first, second = measure_suite("test", [bad, replace(CASE, numel=100)], processes=1, seconds=0.001)
+    (first, second), _ = measure_suite("test", [bad, replace(CASE, numel=100)], processes=1, seconds=0.001)
     assert first["problem"].startswith("failed") and second["times"]
 
 
