@@ -62,7 +62,7 @@ def speed_up(results: dict[str, Results]) -> Figure | None:
         panel.set_yticks([0.5, 1, 2, 4, 8, 16])
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     panels[0].set_ylabel("speed-up over PyTorch's own")
-    panels[0].legend(frameon=False, fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
     return figure
 
 
@@ -83,5 +83,5 @@ def memory(results: dict[str, Results]) -> Figure | None:
     axes.bar_label(bars, [f"{value:.3g}" for value in kept], padding=4)
     axes.set_xlabel("bytes per element kept for backward, float32")
     axes.grid(visible=False, axis="y")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure

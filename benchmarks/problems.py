@@ -97,7 +97,9 @@ class OperatorProblem:
         if contender.mkldnn:
             own_x, own_grad = x.detach().to_mkldnn().requires_grad_(), grad.to_mkldnn()
         y = bound(own_x)
-        grads = torch.autograd.grad(y, (own_x, alpha) if contender.learns else (own_x,), own_grad.to(y.dtype))
+        if y.shape != x.shape or y.dtype != x.dtype:
+            return f"y is {y.dtype} {list(y.shape)}, not {x.dtype} {list(x.shape)}"
+        grads = torch.autograd.grad(y, (own_x, alpha) if contender.learns else (own_x,), own_grad)
         if contender.mkldnn:
             y, grads = y.to_dense(), (grads[0].to_dense(), *grads[1:])
         slopes = alpha if contender.learns else torch.tensor([alpha], dtype=torch.float64, device=x.device)

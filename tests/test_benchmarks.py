@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("pandas")  # not on machines that run other tests alone
 
+from benchmarks import run
 from benchmarks.cases import BOTH, FORWARD, INFERENCE, SIZES, SUITES, THEN_READ, TRAINING, Case, select
 from benchmarks.contenders import BY_HAND, CONTENDERS, MAIN, PEER, Contender, Layer, where
 from benchmarks.networks import BLOCKS, NETWORKS
@@ -234,6 +235,16 @@ def test_each_process_gives_one_time() -> None:
     assert not interrupted and len(timed["times"]) == 2
     assert timed.keys() >= {"kept", "beyond", "peak", "low", "high"}
     assert missing["problem"].startswith("failed") and "times" not in missing
+
+
+def test_an_interrupted_run_keeps_what_it_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted_after_one(cases: list[Case], *_: Any, **__: Any) -> Iterator[tuple[Case, dict[str, Any]]]:
+        yield cases[0], {"where": {"samples": [1.0]}}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "in_fresh_process", interrupted_after_one)
+    rows, interrupted = measure_suite("test", [CASE, replace(CASE, task=FORWARD)], processes=2, seconds=0.001)
+    assert interrupted and [row["task"] for row in rows] == [BOTH]
 
 
 def test_a_dead_process_costs_its_cases_and_no_more() -> None:
