@@ -39,7 +39,6 @@ class Case:
     malloc: str = "default"
     device: str = "cpu"
     group: str = ""  # "by hand": formulas written by hand, apart, so as not to disturb the heap of the others
-
     once: bool = False  # takes too long for more than one process
 
     @property

@@ -147,7 +147,7 @@ def bandwidth(frame: pd.DataFrame) -> str:
             "copy_": f"{bytes_to_move(case, 'copy_') / copied / 1e3:.1f} GB/s",
         }
         for name in (*PEER, *PEER.values()):
-            times = cases.loc[case.Index, name]
+            times = cases.loc[case.Index].get(name)
             like = next((ours for ours, peer in PEER.items() if peer == name), name)
             share = bytes_to_move(case, like) / bytes_to_move(case, "copy_") * ratio(times, copies)
             line[name] = "" if math.isnan(share) else f"{100 * share:.0f}%"
