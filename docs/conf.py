@@ -11,7 +11,6 @@ version = release = pyproject["project"]["version"]
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx", "myst_parser", "sphinx_copybutton"]
 exclude_patterns = ["README.md"]  # index.md takes it in: the one list of pages, for the forge and for the site
-suppress_warnings = ["toc.empty_glob"]  # no results yet: no page of a machine
 myst_heading_anchors = 3
 napoleon_custom_sections = [("Shape", "notes_style")]
 autodoc_typehints_format = "short"
