@@ -92,7 +92,8 @@ def main() -> int:
         print(f"docs: pages were NOT opened in a browser: none of {', '.join(BROWSERS)} is on PATH")
         return 0
     problems = look(browser)
-    print(*(f"docs: {problem}" for problem in problems), sep="\n")
+    for problem in problems:
+        print(f"docs: {problem}")
     return int(bool(problems))
 
 
