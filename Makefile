@@ -1,17 +1,27 @@
 # A fresh machine needs python3 (with its venv module and headers), a C++ compiler and make: the rest is installed into
-# .venv. TORCH says which torch: `make test TORCH=torch==2.15.0 VENV=.venv-2.15`.
+# .venv, and what `make lint` needs into .venv-lint. docs/environment.md has the variables:
+# `make test TORCH=torch==2.15.0 VENV=.venv-2.15 JOBS=8`.
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= $(shell nproc)
+
+# How much runs at once, here and in scripts/: torch's builds, CMake's, and pytest's processes.
+export MAX_JOBS ?= $(JOBS)
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
+export PYTEST_ARGUMENTS ?= -n $(JOBS) --dist loadfile
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell echo '$(TORCH)' | tr -c 'A-Za-z0-9.\n' '_')
 BUILT := $(VENV)/.built
 CPP := $(shell find csrc tests examples -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inc' 2>/dev/null)
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+DOCS := $(VENV)/.docs
+LINT := $(VENV)-lint
+PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
-.PHONY: help bench test test-slow dev lint format cuda-compile cpp aarch64 matrix sanitize sanitize-kernels fuzz coverage gpu-check requirements sbom clean
+.PHONY: help bench test test-slow dev lint types format docs cuda-compile cpp aarch64 matrix sanitize sanitize-kernels \
+  fuzz coverage gpu-check requirements sbom clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -27,16 +37,21 @@ test-slow: $(BUILT)  ## installs of every kind, long runs
 
 dev: $(BUILT)  ## an editable build in .venv
 
-lint: $(INSTALLED)  ## ruff, clang-format, mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(CPP)
+lint: $(LINT)/.installed  ## ruff, clang-format: without torch, in seconds
+	$(LINT)/bin/ruff check .
+	$(LINT)/bin/ruff format --check .
+	$(LINT)/bin/clang-format --dry-run --Werror $(CPP)
+
+format: $(LINT)/.installed  ## let ruff and clang-format rewrite the sources
+	$(LINT)/bin/ruff check --fix .
+	$(LINT)/bin/ruff format .
+	$(LINT)/bin/clang-format -i $(CPP)
+
+types: $(INSTALLED)  ## mypy, with torch: without it every Tensor and Module would be Any, and nothing be found
 	$(BIN)/mypy
 
-format: $(INSTALLED)  ## let ruff and clang-format rewrite the sources
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CPP)
+docs: $(BUILT) $(DOCS)  ## the site, its links and every page in a browser: build/docs/html
+	$(BIN)/python scripts/docs.py
 
 cuda-compile: $(INSTALLED)  ## every CUDA source, for each architecture, warnings as errors; needs nvcc, but no GPU
 	PYTHON=$(BIN)/python scripts/cuda_compile.sh
@@ -46,7 +61,7 @@ cpp: $(INSTALLED)  ## CMake: the C++ library, its tests (the kernels' need no Py
 
 aarch64:  ## the kernels for 64-bit ARM, their tests under QEMU
 	cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64.cmake -DLEAKY_EXT_TORCH=OFF
-	cmake --build build/aarch64 -j 2
+	cmake --build build/aarch64
 	ctest --test-dir build/aarch64 --output-on-failure
 
 matrix: $(INSTALLED)  ## builds and tests against each torch, and writes docs/versions.md
@@ -73,6 +88,8 @@ sbom: $(INSTALLED)  ## a CycloneDX bill of what is installed here: build/sbom.js
 requirements:  ## pin requirements*.txt anew, with hashes
 	$(PIN) --group dev -o requirements.txt
 	$(PIN) --group models --no-deps -o requirements-models.txt
+	$(PIN) --group docs -c requirements.txt -o requirements-docs.txt
+	$(PIN) --group lint -o requirements-lint.txt
 
 clean:  ## all that was built or installed here
 	rm -rf build dist *.egg-info .venv* .*_cache .hypothesis .coverage* htmlcov leaky_ext/*.so leaky_ext/_build.py
@@ -83,7 +100,16 @@ $(INSTALLED): requirements.txt requirements-models.txt
 	$(INSTALL) '$(TORCH)'
 	$(INSTALL) -q --require-hashes -r requirements.txt
 	$(INSTALL) -q --require-hashes --no-deps -r requirements-models.txt
-	rm -f $(VENV)/.installed-* $(BUILT) && touch $@
+	rm -f $(VENV)/.installed-* $(BUILT) $(DOCS) && touch $@
+
+$(DOCS): $(INSTALLED) requirements-docs.txt
+	$(INSTALL) -q --require-hashes -r requirements-docs.txt
+	touch $@
+
+$(LINT)/.installed: requirements-lint.txt
+	test -x $(LINT)/bin/python || $(PYTHON) -m venv $(LINT)
+	$(LINT)/bin/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements-lint.txt
+	touch $@
 
 $(BUILT): $(INSTALLED) setup.py pyproject.toml csrc/sources.txt $(filter csrc/%,$(CPP))
 	$(INSTALL) -q --no-build-isolation --no-deps -e .

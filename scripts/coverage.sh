@@ -8,7 +8,7 @@ cd "$out/tree"
 export PYTHONPATH=$PWD COVERAGE_FILE=$out/python.data
 CCACHE_DISABLE=1 FORCE_CUDA=0 CFLAGS=--coverage LDFLAGS=--coverage python setup.py build_ext --inplace
 find build -name '*.gcda' -delete
-coverage run -m pytest -m "not slow" -n 2 --dist loadfile -p no:cacheprovider ${PYTEST_ARGUMENTS:-} || failed=1
+coverage run -m pytest -m "not slow" -p no:cacheprovider ${PYTEST_ARGUMENTS:-} || failed=1
 coverage combine -q "$out"
 coverage report --skip-covered --show-missing
 coverage html -q -d "$out/python"

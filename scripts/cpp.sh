@@ -7,7 +7,7 @@ out=$PWD/$1
 torch=$(python -c 'import torch; print(torch.utils.cmake_prefix_path)')
 quiet=(-G Ninja -Wno-dev --log-level=WARNING "-DCMAKE_PREFIX_PATH=$torch;$out/installed")
 cmake -S . -B "$out" "${quiet[@]}" -DLEAKY_EXT_CUDA="${LEAKY_EXT_CUDA:-OFF}"
-cmake --build "$out" -j "${MAX_JOBS:-2}"
+cmake --build "$out"
 ctest --test-dir "$out" --output-on-failure
 cmake --install "$out" --prefix "$out/installed" >/dev/null
 cmake -S examples/cpp -B "$out/example" "${quiet[@]}"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NO_TORCH = ["test_cuda_host.py", "test_instruction_sets.py"]
+PYTEST_ARGUMENTS = os.environ.get("PYTEST_ARGUMENTS", "").split()
 TORCH = ["2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"]
 
 
@@ -49,7 +50,7 @@ def attempt(python, torch, place):
     if not built:
         return "does not build", f"{time.monotonic() - start:.0f} s", ""
     seconds = f"{time.monotonic() - start:.0f} s"
-    pytest = [venv / "bin" / "python", "-m", "pytest", "-q", "-m", "not slow", "-n", "2", "--dist", "loadfile"]
+    pytest = [venv / "bin" / "python", "-m", "pytest", "-q", "-m", "not slow", *PYTEST_ARGUMENTS]
     passed = run(log, *pytest, *(f"--ignore=tests/{name}" for name in NO_TORCH), cwd=tree)
     closing = re.findall(r"^.*\d+ (?:passed|failed|error).*$", log.read_text(), re.M)
     counts = re.sub(r" in .*|=", "", closing[-1]).strip() if closing else "no test ran"

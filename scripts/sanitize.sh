@@ -8,12 +8,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$PWD/$1
 shift
-export MAX_JOBS=${MAX_JOBS:-2} UBSAN_OPTIONS=print_stacktrace=1
+export UBSAN_OPTIONS=print_stacktrace=1
 memory="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 
 kernels() { # folder, flags, tests
   cmake -S . -B "$out/$1" -G Ninja -DLEAKY_EXT_TORCH=OFF -DCMAKE_BUILD_TYPE=None "-DCMAKE_CXX_FLAGS=-O1 -g1 $2"
-  cmake --build "$out/$1" -j "$MAX_JOBS"
+  cmake --build "$out/$1"
   ctest --test-dir "$out/$1" --output-on-failure -R "$3"
 }
 
@@ -41,7 +41,7 @@ for what in "${@:-kernels threads valgrind python}"; do
         export ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 PYTHONPATH=$PWD
         python tests/fuzz_operators.py --calls 100000
         # test_packaging builds anew, test_cuda_host has sanitizers of its own.
-        python -m pytest -m "not slow" -n 2 --dist loadfile -p no:cacheprovider ${PYTEST_ARGUMENTS:-} \
+        python -m pytest -m "not slow" -p no:cacheprovider ${PYTEST_ARGUMENTS:-} \
           --ignore tests/test_packaging.py --ignore tests/test_cuda_host.py
         ;;
     esac

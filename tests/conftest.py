@@ -34,6 +34,7 @@ def modes_table(request: pytest.FixtureRequest) -> Iterator[dict[str, dict[str, 
     if request.session.testsfailed or not all(all(row.values()) for row in table.values()):
         raise pytest.UsageError(f"{path} is not written: a test failed, or not all were run")
     columns = list(next(iter(table.values())))
+    title = "# Modes\n\nWritten by `python -m pytest tests/test_modes.py --write-modes docs/modes.md`.\n\n"
     lines = [["mode", *columns], ["---"] * (1 + len(columns))]
     lines += [[mode, *("; ".join(sorted(row[column])) for column in columns)] for mode, row in table.items()]
-    Path(path).write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    Path(path).write_text(title + "".join(f"| {' | '.join(line)} |\n" for line in lines))

@@ -1,0 +1,101 @@
+"""Builds the site, checks its links and opens every page in a browser. `make docs`.
+
+Writes build/docs/html and build/docs/screenshots. Warnings are errors. DOCS_ONLINE=1 also checks links to other sites.
+Needs Chromium for the last step: where CI is set, one is installed with apt-get; without one the step is skipped, and
+says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "build" / "docs"
+HTML, SCREENSHOTS = OUT / "html", OUT / "screenshots"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def sphinx(builder: str, out: Path, *options: str) -> None:
+    """Runs a builder. Pages that it takes from the doctrees of an earlier run give no warnings."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", builder, "-d", OUT / "doctrees"]
+    subprocess.run([*map(str, command), *options, str(ROOT / "docs"), str(out)], check=True)
+
+
+def find_browser() -> str | None:
+    """Chromium's path. On a bare machine of CI it is installed first."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found or not (os.environ.get("CI") and shutil.which("apt-get") and os.geteuid() == 0):
+        return found
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
+    for command in (["apt-get", "update", "-qq"], install):
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    return shutil.which("chromium")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address at which this machine alone can read the folder."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def look(browser: str) -> list[str]:
+    """Opens every page and takes a screenshot of it; what went wrong."""
+    from playwright.sync_api import sync_playwright
+
+    problems: list[str] = []
+    shutil.rmtree(SCREENSHOTS, ignore_errors=True)
+    with sync_playwright() as playwright, served(HTML) as address:
+        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium refuses to have one as root
+        chromium = playwright.chromium.launch(executable_path=browser, args=sandbox)
+        for file in sorted(HTML.rglob("*.html")):
+            name = file.relative_to(HTML).with_suffix("")
+            page = chromium.new_page(viewport={"width": 1500, "height": 900})
+            report = functools.partial(lambda name, kind, text: problems.append(f"{name}: {kind}: {text}"), name)
+            page.on("console", lambda m, report=report: m.type == "error" and report("console", m.text))
+            page.on("pageerror", lambda error, report=report: report("script", error))
+            page.on("requestfailed", lambda r, report=report: report("not loaded", r.url))
+            page.on("response", lambda r, report=report: r.ok or r.status == 304 or report(r.status, r.url))
+            page.goto(f"{address}/{name}.html", wait_until="load")
+            page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+            page.close()
+        print(f"docs: {len(list(SCREENSHOTS.rglob('*.png')))} pages opened in Chromium {chromium.version}")
+        chromium.close()
+    return problems
+
+
+def main() -> int:
+    shutil.rmtree(HTML, ignore_errors=True)  # a page that was removed is no longer built
+    sphinx("html", HTML, "--fresh-env")
+    sphinx("linkcheck", OUT / "links")
+    print(f"docs: built without a warning, links checked: {HTML / 'index.html'}")
+    browser = find_browser()
+    if browser is None:
+        print(f"docs: pages were NOT opened in a browser: none of {', '.join(BROWSERS)} is on PATH")
+        return 0
+    problems = look(browser)
+    for problem in problems:
+        print(f"docs: {problem}")
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
