@@ -4,8 +4,8 @@
 //
 // x: float64, float32, float16 or bfloat16, any shape, strides and device that the library was built for.
 // alpha: one element, or one for each index of dimension channel_dim, or as many dimensions as x and broadcasting to
-// it; any of the dtypes of x. Its gradient has its shape and dtype. One gradient can be taken, not a gradient of a
-// gradient. Throws c10::Error (TypeError, ValueError, IndexError among them) for what does not fit.
+// it; any of the dtypes of x. Its gradient has its shape and dtype. Differentiable to any order.
+// Throws c10::Error (TypeError, ValueError, IndexError among them) for what does not fit.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,7 +14,7 @@ namespace leaky_ext {
 
 #define LEAKY_EXT_API __attribute__((visibility("default")))
 
-// Leaky ReLU. Keeps x for backward where alpha needs a gradient, else one bit for each element.
+// Leaky ReLU. Saves x for backward if alpha requires grad, else 1 bit per element.
 LEAKY_EXT_API at::Tensor learnable_leaky_relu(const at::Tensor& x, const at::Tensor& alpha, int64_t channel_dim = 1);
 LEAKY_EXT_API at::Tensor learnable_leaky_relu(const at::Tensor& x, double alpha);
 

@@ -8,7 +8,7 @@ from . import _C, _build
 
 
 def show_config() -> str:
-    """Version, torch built against and running, CUDA architectures built for, instruction set in use, and threads.
+    """Version, torch built against and running, devices with kernels, instruction set, threads, and store threshold.
 
     To be put into a report: ``python -c "import leaky_ext; print(leaky_ext.show_config())"``.
     """
@@ -16,8 +16,16 @@ def show_config() -> str:
     lines = {
         "leaky_ext": _build.VERSION,
         "torch": f"{torch.__version__} (built against {info['torch']})",
-        "CUDA": f"built for {info['cuda_architectures']}" if info["cuda"] else "not built",
-        "CPU": f"{info['instruction_set']}, {torch.get_num_threads()} threads",
+        "kernels": "CPU, CUDA " + info["cuda_architectures"] if info["cuda"] else "CPU (built without CUDA)",
+        "CPU": f"{info['instruction_set']}, {torch.get_num_threads()} threads, {_stores(*info['stream_bytes'])}",
         "compiler": info["compiler"],
     }
     return "\n".join(f"{name + ':':<11}{value}" for name, value in lines.items())
+
+
+def _stores(two_tensors: int, three_tensors: int) -> str:
+    """From which size on outputs are written around the cache."""
+    if two_tensors >= 2**62:
+        return "no stores around the cache"
+    forward, backward = (f"{size / 2**20:.3g} MiB" for size in (two_tensors, three_tensors))
+    return f"stores around the cache from {forward} (forward), {backward} (backward of x)"
