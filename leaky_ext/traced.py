@@ -96,21 +96,22 @@ def _module(node: Node, owner: GraphModule) -> nn.PReLU | nn.LeakyReLU | nn.ReLU
     """The module that does what the node does; None if there is none."""
     if node.op not in ("call_function", "call_method"):
         return None
+    if node.target not in (*_RELU, *_LEAKY, *_PRELU):
+        return None
+    arguments = _arguments(node)
+    if any(isinstance(arguments.get(name), Node) for name in ("negative_slope", "inplace")):  # computed
+        return None
     if node.target in _RELU:
-        return nn.ReLU(inplace=_arguments(node).get("inplace", _RELU[node.target]))
+        return nn.ReLU(arguments.get("inplace", _RELU[node.target]))
     if node.target in _LEAKY:
-        arguments = _arguments(node)
-        slope = arguments.get("negative_slope", 0.01)
-        inplace = arguments.get("inplace", _LEAKY[node.target])
-        return None if isinstance(slope, Node) else nn.LeakyReLU(slope, inplace)
-    if node.target in _PRELU:
-        weight = _arguments(node)["weight"]
-        parameter = _attribute(owner, str(weight.target)) if weight.op == "get_attr" else None
-        if isinstance(parameter, nn.Parameter) and parameter.ndim == 1:
-            module = nn.PReLU(parameter.numel(), device="meta")
-            module.weight = parameter
-            return module
-    return None
+        return nn.LeakyReLU(arguments.get("negative_slope", 0.01), arguments.get("inplace", _LEAKY[node.target]))
+    weight = arguments["weight"]
+    parameter = _attribute(owner, str(weight.target)) if weight.op == "get_attr" else None
+    if not isinstance(parameter, nn.Parameter) or parameter.ndim != 1:
+        return None
+    module = nn.PReLU(parameter.numel(), device="meta")
+    module.weight = parameter
+    return module
 
 
 def _attribute(owner: Any, path: str) -> Any:

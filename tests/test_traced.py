@@ -58,6 +58,26 @@ def test_a_tracer_is_asked_what_it_asks_about_prelu():
     assert (nn.PReLU, "0") in asked and (nn.PReLU, "1") in asked
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        LearnableLeakyReLU(3, init=0.2),
+        LearnableLeakyReLU(3, init=2.0, alpha_bounds=(0.0, 1.0)),
+        StraightThroughReLU(0.1, learnable=True, alpha_bounds=(0.0, 0.05)),
+    ],
+)
+def test_without_leaves_the_function_is_traced_with_its_bounds(layer):
+    class Inlines(Tracer):
+        def is_leaf_module(self, module, name):
+            return False
+
+    x = torch.randn(4, 3, 5)
+    model = nn.Sequential(layer)
+    for graph in (symbolic_trace(layer), GraphModule(model, Inlines().trace(model))):
+        assert "call_function" in [node.op for node in graph.graph.nodes]
+        assert torch.equal(graph(x), layer(x))
+
+
 def test_a_monitored_model_is_traced_without_its_monitor():
     model = nn.Sequential(nn.Linear(2, 2), LearnableLeakyReLU())
     monitor = AlphaMonitor(model)
@@ -75,8 +95,8 @@ def test_features_as_torchvision_extracts_them():
     convert(model, EVERY)
     assert extraction.get_graph_node_names(model) == names
     x = torch.randn(2, 3, 10, 10)
-    features = extraction.create_feature_extractor(model, ["first.1", "second.3"])(x)
-    assert list(features) == ["first.1", "second.3"] and features["second.3"].shape[1] == 4
+    features = extraction.create_feature_extractor(model, ["shared_1", "second.3"])(x)
+    assert list(features) == ["shared_1", "second.3"] and features["second.3"].shape[1] == 4
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -127,6 +147,7 @@ class Functions(nn.Module):
         x = F.leaky_relu(x - 0.5, 0.2) + F.leaky_relu(input=x - 1.0, negative_slope=0.3, inplace=True)
         x = F.prelu(x - 1.0, self.slopes) + (x - 1.0).prelu(self.slopes)
         x = self.relu(x) + F.relu((x - 0.2) * 2.0, inplace=True) + (x - 0.3).relu_()
+        x = F.leaky_relu(x - 0.1, x.size(1) / 8)
         return F.relu6(x) + x.clamp(min=0.0) + F.prelu(x, self.slopes * 2.0)
 
 
