@@ -19,12 +19,12 @@ void run_tasks(ParallelFor parallel_for, int64_t tasks, int64_t grain, const F& 
                [](void* context, int64_t begin, int64_t end) { (*static_cast<const F*>(context))(begin, end); });
 }
 
-// f(begin, end) for ranges of elements that begin at a multiple of kChunk.
+// f(begin, end) for ranges of elements that begin at a multiple of kPart.
 template <typename F>
 void run_elements(ParallelFor parallel_for, int64_t n, const F& f) {
-  static_assert(kGrain % kChunk == 0);
-  run_tasks(parallel_for, (n + kChunk - 1) / kChunk, kGrain / kChunk,
-            [&](int64_t begin, int64_t end) { f(begin * kChunk, std::min(end * kChunk, n)); });
+  static_assert(kGrain % kPart == 0 && kPart % kChunk == 0);
+  run_tasks(parallel_for, (n + kPart - 1) / kPart, kGrain / kPart,
+            [&](int64_t begin, int64_t end) { f(begin * kPart, std::min(end * kPart, n)); });
 }
 
 }  // namespace leaky_ext::cpu
