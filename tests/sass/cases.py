@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from memory import Memory
 from project import DTYPES, KINDS, Call
 
@@ -74,7 +73,7 @@ class Layout:
         if math.prod(sizes) != numel:
             raise ValueError(f"{self} does not hold {numel} elements")
         index = np.unravel_index(np.arange(numel), sizes)
-        return sum(i * stride for i, (_, stride) in zip(index, self.dims))
+        return sum(i * stride for i, (_, stride) in zip(index, self.dims, strict=True))
 
 
 DENSE = Layout()
@@ -173,7 +172,7 @@ class Setup:
             chosen = self.rng.random(self.numel) < 0.15
             values[chosen] = self.rng.choice(SPECIAL + (EXTREME[case.dtype] if extreme else []), chosen.sum())
         places = case.layouts.get(name, DENSE).places(self.numel)
-        last = dict(zip(places.tolist(), values.tolist()))  # elements may share a place
+        last = dict(zip(places.tolist(), values.tolist(), strict=True))  # elements may share a place
         return rounded([last[k] for k in places.tolist()], case.dtype)
 
     def place(self, name, number, values, operand, access="r"):
@@ -287,6 +286,7 @@ def check_elements(setup, name, expected):
         return check_log(setup, name, SIZE[dtype], lambda k, data: same(name, decode(data, dtype), expected[k]))
     check_written(setup, name)
     same(name, decode(memory.bytes(name), dtype), expected)
+    return None
 
 
 def check_mask(setup, expected):
@@ -305,6 +305,7 @@ def check_mask(setup, expected):
         return check_log(setup, "mask", 1, same_bytes)
     check_written(setup, "mask")
     same_bytes(np.arange(bits.size), setup.memory.bytes("mask"))
+    return None
 
 
 def check_log(setup, name, size, check):

@@ -47,6 +47,7 @@ def find_cuobjdump():
                     os.environ["PATH"] = f"{other}{os.pathsep}{os.environ.get('PATH', '')}"
                     return folder / "cuobjdump"
     fail(NO_CUOBJDUMP.format(python=sys.executable))
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -122,7 +123,8 @@ class Call(ctypes.Structure):
     """As struct Case in recorder.cpp."""
 
     _fields_ = (
-        [(x, ctypes.c_int64) for x in "dtype outer channels inner multiprocessors workspace alpha alpha_dtype".split()]
+        [(x, ctypes.c_int64) for x in ("dtype", "outer", "channels", "inner", "multiprocessors", "workspace")]
+        + [(x, ctypes.c_int64) for x in ("alpha", "alpha_dtype")]
         + [("alpha_value", ctypes.c_double)]
         + [(x, ctypes.c_int64) for x in ("mask", "formula")]
         + [("x", Operand), ("y", Operand), ("kind", ctypes.c_int64), ("grad", Operand), ("saved", Operand)]
@@ -184,7 +186,7 @@ class Project:
         resources = resources_of_log(log)
         for arch in self.architectures:
             listing = run([cuobjdump, "-sass", "-arch", f"sm_{arch}", target])
-            if listing.returncode or "Function :" not in listing.stdout and "entry function" in log:
+            if listing.returncode or ("Function :" not in listing.stdout and "entry function" in log):
                 fail(f"{cuobjdump} -sass: {listing.stderr.strip() or 'no code in its output; is nvdisasm there?'}")
             kernels = emulator.parse(listing.stdout, arch)
             folder = target.parent / f"{target.stem}.{arch}"
@@ -250,7 +252,7 @@ class Project:
         kernel, resources = self.kernels[arch, launch.kernel], self.resources[arch, launch.kernel]
         end = max((offset + size for offset, size in resources.parameter_sizes), default=0)
         parameters = bytearray(end)
-        for (offset, size), data in zip(resources.parameter_sizes, launch.arguments):
+        for (offset, size), data in zip(resources.parameter_sizes, launch.arguments, strict=True):
             parameters[offset : offset + size] = data
         setup = LaunchSetup(launch.grid, launch.block, bytes(parameters))
         shared = resources.shared + launch.shared_bytes
@@ -275,4 +277,4 @@ def readable(names):
         for long, brief in terms.items():
             name = name.replace(long, brief)
         clean.append(name)
-    return dict(zip(names, clean))
+    return dict(zip(names, clean, strict=True))
