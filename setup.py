@@ -44,6 +44,17 @@ def cuda_or_not():
     return False, missing
 
 
+def cuda_architectures():
+    """As TORCH_CUDA_ARCH_LIST: those of the visible GPUs, or else those in csrc/cuda/architectures.txt."""
+    if torch.cuda.is_available():
+        found = {torch.cuda.get_device_capability(n) for n in range(torch.cuda.device_count())}
+        return ";".join(f"{major}.{minor}" for major, minor in sorted(found))
+    listed = Path("csrc/cuda/architectures.txt").read_text().split()
+    if tuple(map(int, torch.version.cuda.split(".")[:2])) < (12, 8):  # does not know Blackwell
+        listed = [sm for sm in listed if int(sm) < 100]
+    return ";".join(f"{sm[:-1]}.{sm[-1]}" for sm in listed) + "+PTX"
+
+
 def require_compiler():
     compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
     if not shutil.which(compiler):
@@ -68,8 +79,7 @@ def extension():
     with_cuda, why = cuda_or_not()
     if with_cuda:
         os.environ["CUDA_HOME"] = cuda_home()  # read when cpp_extension is imported
-        blackwell = tuple(map(int, torch.version.cuda.split(".")[:2])) >= (12, 8)
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0;10.0+PTX" if blackwell else "8.0;9.0+PTX")
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_architectures())
     from torch.utils import cpp_extension
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 

@@ -15,12 +15,13 @@ set_target_properties(leaky_ext PROPERTIES
 
 if(LEAKY_EXT_CUDA)
   if(NOT CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 80 90 100)
+    file(STRINGS csrc/cuda/architectures.txt CMAKE_CUDA_ARCHITECTURES)
   endif()
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
   target_sources(leaky_ext PRIVATE ${cuda_sources})
-  target_compile_definitions(leaky_ext PRIVATE LEAKY_WITH_CUDA)
+  list(JOIN CMAKE_CUDA_ARCHITECTURES " " architectures)
+  target_compile_definitions(leaky_ext PRIVATE LEAKY_WITH_CUDA "LEAKY_CUDA_ARCHITECTURES=\"${architectures}\"")
   target_link_libraries(leaky_ext PRIVATE CUDA::cudart)
 endif()
 

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Compiles every CUDA source for each architecture with warnings as errors, and the tensor layer as a CUDA build sees it.
-# A torch without CUDA lends its headers. Needs nvcc, no GPU; says so and succeeds where there is no nvcc.
+# A torch without CUDA lends its headers. Needs nvcc, no GPU; says so where there is no nvcc, and fails there
+# with REQUIRE_NVCC=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 nvcc=${CUDA_HOME:+$CUDA_HOME/bin/}nvcc
 if ! command -v "$nvcc" >/dev/null; then
   echo "cuda-compile: no nvcc on this machine: CUDA sources were NOT compiled"
-  exit 0
+  exit "${REQUIRE_NVCC:-0}"
 fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 architectures=()
-for sm in ${ARCHITECTURES:-80 90 100}; do architectures+=(-gencode "arch=compute_$sm,code=sm_$sm"); done
+for sm in ${ARCHITECTURES:-$(<csrc/cuda/architectures.txt)}; do architectures+=(-gencode "arch=compute_$sm,code=sm_$sm"); done
 for source in $(grep '\.cu$' csrc/sources.txt); do
   echo "nvcc csrc/$source"
   "$nvcc" -std=c++17 -O3 -Icsrc -DLEAKY_WITH_CUDA -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror --threads 0 \

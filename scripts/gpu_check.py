@@ -1,122 +1,173 @@
 #!/usr/bin/env python3
-"""Builds leaky_ext for this machine's GPU, runs every GPU test, compute-sanitizer and the benchmark. `make gpu-check`.
+"""Builds leaky_ext for this GPU, runs every GPU test, the benchmark, compute-sanitizer and ncu. `make gpu-check`.
 
-Needs a GPU, CUDA's toolkit, and a python3 with torch, pytest, hypothesis, ninja and pybind11; fetches nothing. Writes
-benchmarks/results/GPU.json and build/gpu-check.log; --out FOLDER copies both there as well. Prints a table last;
-status 1 where anything failed. Takes minutes: --benchmark-only and --no-benchmark do a part.
+Needs a GPU, CUDA's toolkit, and a python3 with torch, pytest, hypothesis, ninja and pybind11; fetches nothing. Ends
+within --budget seconds: a step that runs over is killed with all it started, and what there is no time for is left out.
+Writes build/gpu-check.json after every step, and build/gpu-check.log; --out FOLDER gets copies of both and of the
+benchmark's results. Prints a table last; status 1 where anything failed or was left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG = ROOT / "build/gpu-check.log"
+REPORT = ROOT / "build/gpu-check.json"
+BUDGET = 560
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 SANITIZER = ["--error-exitcode", "9", "--kernel-regex", "kns=leaky_ext", "--target-processes", "all"]
+NCU_SECTIONS = ["SpeedOfLight", "Occupancy", "WarpStateStats"]
 
 
-def find_sanitizer(cuda_home: str) -> str | None:
-    places = [os.path.join(cuda_home, "bin"), os.path.join(cuda_home, "compute-sanitizer"), os.environ["PATH"]]
-    return shutil.which("compute-sanitizer", path=os.pathsep.join(places))
+@dataclass
+class Step:
+    name: str
+    command: list[str]  # empty: its tool is missing
+    limit: float
+    environment: dict[str, str] = field(default_factory=dict)
+    optional: bool = False  # a missing tool is no failure
+
+
+@dataclass
+class Result:
+    name: str
+    status: str  # "ok", or what went wrong
+    counts: str
+    seconds: float
+
+
+Runner = Callable[[Step, float], tuple[int | None, str]]
+
+
+def run_in_group(step: Step, limit: float) -> tuple[int | None, str]:
+    """Runs a step into the log. Returns its exit status, None if it was killed at the limit, and its output."""
+    with LOG.open("ab+") as log:
+        log.write(f"\n===== {step.name}: {' '.join(step.command)}\n".encode())
+        log.flush()
+        begin = log.tell()
+        process = subprocess.Popen(
+            step.command, cwd=ROOT, env=os.environ | step.environment, stdout=log, stderr=log, start_new_session=True
+        )
+        status: int | None
+        try:
+            status = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:  # also after an interrupt: nothing that the step started is left running
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        log.seek(begin)
+        return status, log.read().decode(errors="replace")
+
+
+def run_steps(steps: list[Step], runner: Runner, budget: float, report: Path, facts: dict[str, str]) -> list[Result]:
+    """Runs all steps, whatever becomes of each, as far as the budget goes. The first is the build: without it, none."""
+    start, results = time.monotonic(), []
+    for number, step in enumerate(steps):
+        began = time.monotonic()
+        limit = min(step.limit, budget - (began - start))
+        counts = ""
+        if number > 0 and results[0].status != "ok":
+            status = "left out: the build failed"
+        elif not step.command:
+            status = "ok: left out, the tool is missing" if step.optional else "FAILED: the tool is missing"
+        elif limit <= 0:
+            status = "left out: no time left"
+        else:
+            print(f"gpu-check: {step.name} ...", flush=True)
+            try:
+                code, text = runner(step, limit)
+            except OSError as error:
+                code, text = 127, str(error)
+            status = "ok" if code == 0 else f"killed after {limit:.0f} s" if code is None else f"FAILED ({code})"
+            found = re.findall(r"\d+ (?:passed|failed|skipped|error)[^\n]*| ERROR SUMMARY: [^\n]*", text)
+            counts = found[-1].strip(" =") if found else ""
+            if code != 0:
+                print(text[-3000:])
+        results.append(Result(step.name, status, counts, round(time.monotonic() - began, 1)))
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps({**facts, "steps": [asdict(r) for r in results]}, indent=1) + "\n")
+    return results
+
+
+def find_tool(name: str) -> str | None:
+    """On PATH, or in the toolkit: CUDA_HOME, the folder of the nvcc on PATH, or the usual one."""
+    nvcc = shutil.which("nvcc")
+    homes = [os.environ.get("CUDA_HOME"), nvcc and str(Path(nvcc).resolve().parents[1]), "/usr/local/cuda"]
+    folders = [os.path.join(home, sub) for home in homes if home for sub in ("bin", "compute-sanitizer")]
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
 
 
 def gpu_tests() -> list[str]:
     """Tests that run on the GPU have "cuda" in their names: a file's, or the parameter of the `device` fixture."""
+    ignored = ["--ignore", "tests/test_cuda_host.py", "--ignore", "tests/test_packaging.py"]
+    return [*PYTEST, "tests", "-k", "cuda", *ignored]
+
+
+def make_steps(results: Path, full: bool) -> list[Step]:
+    """What is worth most comes first. setup.py finds the toolkit, and builds for the GPU that it sees."""
+    here = {"PYTHONPATH": str(ROOT)}
+    benchmark = [sys.executable, "-m", "benchmarks", "run", "--device", "cuda", *([] if full else ["--quick"])]
+    short = [*PYTEST, "tests/test_cuda.py", "-k", "short_set"]
+    direct = here | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # so that each tensor has its own bounds
+    sanitizer, ncu = find_tool("compute-sanitizer"), find_tool("ncu")
+    sections = [word for section in NCU_SECTIONS for word in ("--section", section)]
+    kernels = ["--kernel-name", "regex:forward|backward", "--launch-count", "60"]
     return [
-        *PYTEST,
-        "tests",
-        "-k",
-        "cuda",
-        "--ignore",
-        "tests/test_cuda_host.py",
-        "--ignore",
-        "tests/test_packaging.py",
+        Step("build", [sys.executable, "setup.py", "build_ext", "--inplace"], 300, {"FORCE_CUDA": "1"}),
+        Step("tests on the GPU", [*gpu_tests(), "-m", "not slow"], 200, here),
+        Step("benchmark", [*benchmark, "--out", str(results)], 240, here),
+        Step("more than 2^31 elements", [*PYTEST, "tests/test_cuda.py", "-m", "slow"], 120, here),
+        *(
+            Step(tool, [sanitizer, "--tool", tool, *SANITIZER, *short] if sanitizer else [], 120, direct)
+            for tool in ("memcheck", "racecheck", "initcheck")
+        ),
+        Step("ncu", [ncu, *sections, *kernels, *short] if ncu else [], 120, here, optional=True),
     ]
-
-
-def run(name: str, command: list[str], environment: dict[str, str], limit: int = 400) -> tuple[str, str, float]:
-    """Runs a step into the log; returns its name, its result and its seconds."""
-    print(f"gpu-check: {name} ...", flush=True)
-    start = time.monotonic()
-    with LOG.open("ab+") as log:
-        log.write(f"\n===== {name}: {' '.join(command)}\n".encode())
-        log.flush()
-        begin = log.tell()
-        try:
-            status = subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=log, timeout=limit
-            ).returncode
-        except subprocess.TimeoutExpired:
-            status = -1
-        log.seek(begin)
-        text = log.read().decode(errors="replace")
-    counts = re.findall(r"\d+ (?:passed|failed|skipped|error)[^\n]*| ERROR SUMMARY: [^\n]*", text)
-    result = "ok" if status == 0 else f"over {limit} s" if status == -1 else f"FAILED ({status})"
-    if status != 0:
-        print(text[-3000:])
-    return name, f"{result}  {counts[-1].strip(' =') if counts else ''}".strip(), time.monotonic() - start
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a folder that gets copies of the results and of the log")
-    parser.add_argument("--no-benchmark", action="store_true")
-    parser.add_argument("--benchmark-only", action="store_true")
+    parser.add_argument("--budget", type=float, default=BUDGET, help=f"seconds, {BUDGET} unless told")
     parser.add_argument("--full", action="store_true", help="the benchmarks in full, which takes longer")
     options = parser.parse_args()
 
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME
 
     if not torch.cuda.is_available():
         print("gpu-check: torch finds no GPU")
         return 1
-    if CUDA_HOME is None:
-        print("gpu-check: no CUDA toolkit; CUDA_HOME tells where it is")
-        return 1
     gpu, capability = torch.cuda.get_device_name(), ".".join(map(str, torch.cuda.get_device_capability()))
-    environment = os.environ | {"FORCE_CUDA": "1", "CUDA_HOME": CUDA_HOME, "PYTHONPATH": str(ROOT)}
-    environment.setdefault("TORCH_CUDA_ARCH_LIST", capability)
+    facts = {"gpu": gpu, "capability": capability, "torch": torch.__version__, "python": sys.version.split()[0]}
     LOG.parent.mkdir(exist_ok=True)
-    LOG.write_text(f"{gpu}, torch {torch.__version__}, Python {sys.version}\n")
-
-    steps = [run("build", [sys.executable, "setup.py", "build_ext", "--inplace"], environment)]
-    if steps[0][1].startswith("ok") and not options.benchmark_only:
-        steps.append(run("tests on the GPU", [*gpu_tests(), "-m", "not slow"], environment))
-        steps.append(run("more than 2^31 elements", [*PYTEST, "tests/test_cuda.py", "-m", "slow"], environment))
-        sanitizer = find_sanitizer(CUDA_HOME)
-        short = [*PYTEST, "tests/test_cuda.py", "-k", "short_set"]
-        for tool in ("memcheck", "racecheck", "initcheck"):
-            if sanitizer is None:
-                steps.append((tool, "FAILED: no compute-sanitizer in the toolkit", 0.0))
-                continue
-            direct = environment | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # so that each tensor has its own bounds
-            steps.append(run(tool, [sanitizer, "--tool", tool, *SANITIZER, *short], direct))
-    if steps[0][1].startswith("ok") and not options.no_benchmark:
-        results = ROOT / "benchmarks/results" / (re.sub(r"\W+", "-", gpu.lower()).strip("-") + ".json")
-        command = [sys.executable, "-m", "benchmarks", "run", "--device", "cuda", "--out", str(results)]
-        command += [] if options.full else ["--quick"]
-        steps.append(run("benchmark", command, environment))
-        print(LOG.read_text(errors="replace").rpartition("=====")[2])
-        if options.out and results.exists():
-            options.out.mkdir(parents=True, exist_ok=True)
-            shutil.copy(results, options.out)
+    LOG.write_text(f"{facts}\n")
+    name = re.sub(r"\W+", "-", gpu.lower()).strip("-") + ("" if options.full else "-quick") + ".json"
+    measured = ROOT / "benchmarks/results" / name
+    steps = run_steps(make_steps(measured, options.full), run_in_group, options.budget, REPORT, facts)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        shutil.copy(LOG, options.out)
-
+        for path in (LOG, REPORT, measured):
+            if path.exists():
+                shutil.copy(path, options.out)
     print(f"\n{gpu}, compute capability {capability}, torch {torch.__version__}; details in {LOG.relative_to(ROOT)}")
-    for name, result, seconds in steps:
-        print(f"{name:26}{seconds:7.0f} s  {result}")
-    return 0 if all(result.startswith("ok") for _, result, _ in steps) else 1
+    for result in steps:
+        print(f"{result.name:26}{result.seconds:7.0f} s  {result.status}  {result.counts}")
+    return 0 if all(result.status.startswith("ok") for result in steps) else 1
 
 
 if __name__ == "__main__":

@@ -4,19 +4,25 @@
 namespace leaky_ext::cuda {
 namespace {
 
-int pack_width(DType dtype) { return dtype == DType::Float64 ? 2 : dtype == DType::Float32 ? 4 : 8; }
+int access_width(DType dtype, Access access) { return access == Access::Strided ? 1 : pack_width(dtype); }
 
-bool all_packed(const BackwardArgs& args) {
-  return can_pack(args.grad, args.grad_view) && can_pack(args.saved, args.saved_view) && can_pack(args.grad_x);
+Access operand_access(const BackwardArgs& args) {
+  const StridedView dense;
+  return common_access({{args.grad, &args.grad_view}, {args.saved, &args.saved_view}, {args.grad_x, &dense}},
+                       args.dtype, args.shape.numel());
 }
 
-ReductionPlan plan_rows(const Shape& shape, int width, int multiprocessors) {
+ReductionPlan plan_rows(const Shape& shape, DType dtype, Access access, int multiprocessors) {
   ReductionPlan plan;
-  plan.packed = width > 1;
+  plan.access = access;
+  const int width = access_width(dtype, access);
   const int64_t packs = ceil_div(shape.outer * shape.inner, width);  // of a channel
-  plan.splits = std::min({ceil_div(int64_t(multiprocessors) * kBlocksReduction, shape.channels),
-                          ceil_div(packs, kThreads * kPacksPerThread), kPartials / shape.channels});
-  plan.splits = std::max<int64_t>(1, plan.splits);
+  if (packs > kThreads * kPacksOfOneBlock) {
+    const int64_t tiles = ceil_div(packs, kThreads * packs_in_flight(width));
+    plan.splits =
+        std::min({int64_t(multiprocessors) * kBlocksReduction / shape.channels, tiles, kPartials / shape.channels});
+    plan.splits = std::max<int64_t>(1, plan.splits);
+  }
   plan.partial_rows = plan.splits > 1 ? plan.splits : 0;
   return plan;
 }
@@ -29,13 +35,14 @@ bool each_channel_once(const Shape& shape, int width) {
   return shape.inner == 1 && (shape.channels % width == 0 || shape.outer == 1);
 }
 
-ReductionPlan plan_columns(const Shape& shape, int width, int multiprocessors) {
+ReductionPlan plan_columns(const Shape& shape, DType dtype, Access access, int multiprocessors) {
   ReductionPlan plan;
-  plan.packed = width > 1;
+  plan.access = access;
   plan.by_rows = false;
+  const int width = access_width(dtype, access);
   const int64_t repeat = shape.channels * shape.inner, period = period_of(shape, width);
-  plan.columns = make_columns(shape.numel(), repeat, width, width, int64_t(multiprocessors) * kBlocksReduction,
-                              kPartials / period);
+  plan.columns = make_columns(shape.numel(), repeat, width, width, kPacksOfOneBlock,
+                              int64_t(multiprocessors) * kBlocksReduction, kPartials / period);
   if (plan.columns.rows > 1 || !each_channel_once(shape, width)) {
     plan.partial_rows = plan.columns.rows * (period / repeat);
     plan.span = shape.inner;
@@ -43,9 +50,10 @@ ReductionPlan plan_columns(const Shape& shape, int width, int multiprocessors) {
   return plan;
 }
 
-ReductionPlan plan_reduction(const BackwardArgs& args, bool packed, int multiprocessors) {
+ReductionPlan plan_reduction(const BackwardArgs& args, Access access, int multiprocessors) {
   const Shape& shape = args.shape;
   const int pack = pack_width(args.dtype);
+  const bool packed = access != Access::Strided;
   const bool packed_rows = packed && (shape.channels == 1 || shape.inner % pack == 0);
   const bool long_rows = shape.inner * 16 / pack >= kLongRow && (packed_rows || !packed);
   const bool small = shape.numel() <= kOneLaunch;
@@ -54,26 +62,27 @@ ReductionPlan plan_reduction(const BackwardArgs& args, bool packed, int multipro
     return each_channel_once(shape, width) || (period <= kPartials && period <= shape.numel());
   };
   if (shape.channels == 1 || long_rows || (small && shape.inner > 1) || !columns_fit(1)) {
-    return plan_rows(shape, packed_rows ? pack : 1, multiprocessors);
+    return plan_rows(shape, args.dtype, packed_rows ? access : Access::Strided, multiprocessors);
   }
   const bool packed_columns = packed && (small ? each_channel_once(shape, pack) : columns_fit(pack));
-  return plan_columns(shape, packed_columns ? pack : 1, multiprocessors);
+  return plan_columns(shape, args.dtype, packed_columns ? access : Access::Strided, multiprocessors);
 }
 
 void grad_x_alone(BackwardArgs args, const Launch& launch) {
-  if (args.kind == Saved::OutputAndMask) {  // y is needed for d(alpha) only
-    args.kind = Saved::Mask;
+  if (args.kind == Saved::OutputAndMask) args.kind = Saved::Mask;  // y is needed for d(alpha) only
+  if (args.kind == Saved::Mask) {
     args.saved = nullptr;
     args.saved_view = StridedView();
   }
   const Shape& shape = args.shape;
+  const Access access = operand_access(args);
+  const bool one_slope = shape.channels == 1 || args.alpha.data == nullptr;
   const int pack = pack_width(args.dtype);
-  const bool packed = all_packed(args), one_slope = shape.channels == 1 || args.alpha.data == nullptr;
-  if (!packed || one_slope || shape.inner % pack == 0) return backward_flat(args, packed, launch);
+  if (access == Access::Strided || one_slope || shape.inner % pack == 0) return backward_flat(args, access, launch);
   ReductionPlan plan;
-  plan.packed = true;
-  plan.columns = make_columns(shape.numel(), shape.channels * shape.inner, pack, pack,
-                              int64_t(launch.multiprocessors) * kBlocksElementwise, shape.numel());
+  plan.access = access;
+  plan.columns = make_columns(shape.numel(), shape.channels * shape.inner, pack, pack, 0,
+                              int64_t(launch.multiprocessors) * kBlocksReduction * kWavesElementwise, shape.numel());
   backward_columns(args, plan, launch);
 }
 
@@ -82,8 +91,8 @@ void grad_x_alone(BackwardArgs args, const Launch& launch) {
 size_t workspace_bytes(const BackwardArgs& args, int multiprocessors) {
   if (args.grad_alpha == nullptr || args.shape.numel() == 0) return 0;
   size_t bytes = 0;
-  for (const bool packed : {false, true}) {  // the pointers, which decide, may not be there yet
-    const ReductionPlan plan = plan_reduction(args, packed, multiprocessors);
+  for (const Access access : {Access::Dense, Access::Strided}) {  // the pointers, which decide, may not be there yet
+    const ReductionPlan plan = plan_reduction(args, access, multiprocessors);
     bytes = std::max(bytes, sizeof(double) * size_t(plan.partial_rows * plan.span * args.shape.channels));
   }
   return bytes;
@@ -96,7 +105,7 @@ void backward(const BackwardArgs& args, const Launch& launch) {
   }
   if (args.shape.channels == 0) return;
   if (args.shape.numel() == 0) return combine(args, ReductionPlan(), launch);  // zeros
-  const ReductionPlan plan = plan_reduction(args, all_packed(args), launch.multiprocessors);
+  const ReductionPlan plan = plan_reduction(args, operand_access(args), launch.multiprocessors);
   plan.by_rows ? backward_rows(args, plan, launch) : backward_columns(args, plan, launch);
   if (plan.partial_rows > 0) combine(args, plan, launch);
 }

@@ -2,85 +2,104 @@
 #pragma once
 
 #include "../leaky_math.h"
+#include "kinds.cuh"
 #include "launch.h"
 #include "slope.cuh"
 
 namespace leaky_ext::cuda {
 
-template <typename Operand>
+template <typename Operand, typename Kind>
 struct Backward {
   using Index = typename Operand::Index;
 
-  Operand grad, saved, grad_x;
+  Operand grad, saved;
+  typename Operand::T* grad_x;  // dense; null: not wanted
   Index numel;
   Alpha alpha;
   const uint8_t* mask;
-  Saved kind;
-  bool writes_grad_x;
+  Kind kind;
 
-  explicit Backward(const BackwardArgs& args)
+  Backward(const BackwardArgs& args, Kind kind)
       : grad(args.grad, args.grad_view),
         saved(args.saved, args.saved_view),
-        grad_x(args.grad_x, StridedView()),
+        grad_x(static_cast<typename Operand::T*>(args.grad_x)),
         numel(Index(args.shape.numel())),
         alpha(args.alpha),
-        mask(args.kind >= Saved::OutputAndMask ? args.mask : nullptr),
-        kind(args.kind),
-        writes_grad_x(args.grad_x != nullptr) {}
-};
+        mask(args.mask),
+        kind(kind) {}
 
-// What is read for the packs at i[0], i[1], ...
-template <typename Operand, int kPacks>
-struct Inputs {
-  typename Operand::Raw grad[kPacks], saved[kPacks];
-  unsigned bits[kPacks];  // of the mask
-
-  __device__ __forceinline__ Inputs(const Backward<Operand>& p, const typename Operand::Index (&i)[kPacks],
-                                    const int (&count)[kPacks])
-      : saved(), bits() {
-    load_all(p.grad, i, count, grad);
-    if (p.kind != Saved::Mask) load_all(p.saved, i, count, saved);
-    if (p.mask == nullptr) return;
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) {
-      if (count[u] > 0) bits[u] = unsigned(p.mask[i[u] / 8]) >> (i[u] % 8);
-    }
+  __device__ __forceinline__ bool has_mask() const {
+    return kind.saved == Saved::OutputAndMask || kind.saved == Saved::Mask;
   }
 };
 
-// Bit j: whether x was negative in element j of a pack.
-template <typename Operand, typename Packed>
-__device__ __forceinline__ unsigned negative_bits(const Backward<Operand>& p, const Packed& saved, unsigned mask_bits) {
-  if (p.kind >= Saved::OutputAndMask) return mask_bits;
-  unsigned bits = 0;
-#pragma unroll
-  for (int j = 0; j < Operand::kWidth; ++j) {
-    const auto value = widen(saved.v[j]);
-    const bool of_input = negative(value), of_output = signbit(value) || isnan(value);
-    bits |= unsigned(p.kind == Saved::Input ? of_input : of_output) << j;
+// Calls run with the kind of a call, of a type that fits the operand. kSaved: which kinds of saved values there are.
+template <typename Operand, Saved... kSaved, typename ManySlopes, typename Run>
+void with_backward_kind(const BackwardArgs& args, ManySlopes many_slopes, Run run) {
+  if constexpr (!kHasStaticKinds<Operand>) {
+    run(RuntimeBackward{args.kind, many_slopes});
+  } else if constexpr (std::is_same_v<ManySlopes, bool>) {
+    with_one_of<false, true>(many_slopes, [&](auto many) { with_backward_kind<Operand, kSaved...>(args, many, run); });
+  } else {
+    with_one_of<kSaved...>(args.kind,
+                           [&](auto saved) { run(StaticBackward<decltype(saved)::value, ManySlopes::value>()); });
   }
-  return bits;
 }
 
-// Writes grad_x of pack u, if it is wanted; what the pack's elements add to d(alpha) goes to `products`, if that is
-// not null.
-template <typename Operand, int kPacks, typename AlphaOf, typename V>
-__device__ __forceinline__ void backward_pack(const Backward<Operand>& p, const Inputs<Operand, kPacks>& in, int u,
-                                              typename Operand::Index i, int count, AlphaOf alpha_of, V* products) {
-  Pack<typename Operand::T, Operand::kWidth> result;
-  const auto grads = Operand::unpack(in.grad[u]), saveds = Operand::unpack(in.saved[u]);
-  const unsigned bits = negative_bits(p, saveds, in.bits[u]);
+// What is read for the packs of a thread.
+template <typename Operand>
+struct Inputs {
+  static constexpr int kPacks = Packs<Operand>::kPacks;
+
+  typename Operand::Raw grad[kPacks], saved[kPacks];
+  unsigned mask[kPacks];  // the byte that holds the pack's bits
+
+  template <typename Kind>
+  __device__ __forceinline__ Inputs(const Backward<Operand, Kind>& p, const Packs<Operand>& packs) : saved(), mask() {
+    load_all(p.grad, packs, grad);
+    if (p.kind.saved != Saved::Mask) load_all(p.saved, packs, saved);
+    if (!p.has_mask()) return;
 #pragma unroll
-  for (int j = 0; j < Operand::kWidth; ++j) {
-    const V grad = widen(grads.v[j]), saved = widen(saveds.v[j]), alpha = alpha_of(j);
-    const bool is_negative = bits >> j & 1;
-    result.v[j] = narrow<typename Operand::T>(grad_x(is_negative, grad, alpha));
-    if (products != nullptr) {
-      const V x = p.kind == Saved::Input ? saved : input_from_output(is_negative, saved, alpha);
-      products[j] = grad_alpha(is_negative, grad, x);
+    for (int u = 0; u < kPacks; ++u) {
+      if (packs.count[u] > 0) mask[u] = p.mask[packs.i[u] / 8];
     }
   }
-  if (p.writes_grad_x) p.grad_x.store(i, count, result);
+};
+
+// Whether y is of a negative x: its sign bit is set, or it is NaN. As an unsigned number it is larger than infinity.
+__device__ __forceinline__ bool negative_output(float y) { return from_bits<uint32_t>(y) > 0x7f800000u; }
+__device__ __forceinline__ bool negative_output(double y) { return from_bits<uint64_t>(y) > 0x7ff0000000000000u; }
+
+// grad_alpha of leaky_math.h, added to a sum with one rounding.
+template <typename V>
+__device__ __forceinline__ void add_grad_alpha(bool is_negative, V grad, V x, V& sum) {
+  if (is_negative) sum = fma(grad, x, sum);
+}
+
+// Writes grad_x of pack u, if it is wanted. With kSums, adds what element j adds to d(alpha) to sum_of(j).
+template <bool kSums, typename Operand, typename Kind, typename SlopeOf, typename SumOf>
+__device__ __forceinline__ void backward_pack(const Backward<Operand, Kind>& p, const Inputs<Operand>& in,
+                                              const Packs<Operand>& packs, int u, bool active, SlopeOf slope_of,
+                                              SumOf sum_of) {
+  constexpr int kWidth = Operand::kWidth;
+  using V = Wide<typename Operand::T>;
+  V grad[kWidth], saved[kWidth], result[kWidth];
+  Operand::unpack(in.grad[u], grad);
+  Operand::unpack(in.saved[u], saved);
+  const unsigned bits = in.mask[u] >> (packs.i[u] % 8);
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) {
+    const Slope<V> slope = slope_of(j);
+    const bool is_negative = p.has_mask()                   ? (bits >> j & 1) != 0
+                             : p.kind.saved == Saved::Input ? negative(saved[j])
+                                                            : negative_output(saved[j]);
+    result[j] = grad_x(is_negative, grad[j], slope.value);
+    if constexpr (kSums) {
+      const V x = p.kind.saved == Saved::Input ? saved[j] : slope.input_from_output(saved[j]);
+      add_grad_alpha(is_negative, grad[j], x, sum_of(j));
+    }
+  }
+  if (p.grad_x != nullptr) Operand::store(p.grad_x + packs.i[u], active ? packs.count[u] : 0, result);
 }
 
 }  // namespace leaky_ext::cuda

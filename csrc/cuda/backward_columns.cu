@@ -5,8 +5,8 @@
 namespace leaky_ext::cuda {
 namespace {
 
-template <typename Operand>
-struct BackwardColumns : Backward<Operand> {
+template <typename Operand, typename Kind>
+struct BackwardColumns : Backward<Operand, Kind> {
   using Index = typename Operand::Index;
 
   Channels<Index> channels;
@@ -14,71 +14,77 @@ struct BackwardColumns : Backward<Operand> {
   Sums sums;
   int half_groups;  // the largest power of two below the number of groups
 
-  BackwardColumns(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch)
-      : Backward<Operand>(args), channels(args.shape), columns(plan.columns), sums(args, plan, launch), half_groups(0) {
+  BackwardColumns(const BackwardArgs& args, Kind kind, const ReductionPlan& plan, const Launch& launch)
+      : Backward<Operand, Kind>(args, kind),
+        channels(args.shape),
+        columns(plan.columns),
+        sums(args, plan, launch),
+        half_groups(0) {
     for (int power = 1; power < columns.groups; power *= 2) half_groups = power;
   }
 };
 
 // Adds up the sums of a block's groups: those of the first group end as the sums of all.
-template <int Width, typename Index>
+template <int kWidth, typename Index>
 __device__ __forceinline__ void add_groups(const Column<Index>& column, int width, int groups, int half_groups,
-                                           double (&sum)[Width]) {
-  __shared__ double shared[Width][kThreads];
+                                           double (&sum)[kWidth]) {
+  __shared__ double shared[kWidth][kThreads];
   const int t = int(threadIdx.x);
 #pragma unroll
-  for (int j = 0; j < Width; ++j) shared[j][t] = sum[j];
+  for (int j = 0; j < kWidth; ++j) shared[j][t] = sum[j];
   for (int step = half_groups; step > 0; step /= 2) {
     __syncthreads();
     if (column.group < step && column.group + step < groups) {
 #pragma unroll
-      for (int j = 0; j < Width; ++j) shared[j][t] += shared[j][t + step * width];
+      for (int j = 0; j < kWidth; ++j) shared[j][t] += shared[j][t + step * width];
     }
   }
 #pragma unroll
-  for (int j = 0; j < Width; ++j) sum[j] = shared[j][t];
+  for (int j = 0; j < kWidth; ++j) sum[j] = shared[j][t];
 }
 
-template <bool kReduce, typename Operand>
-__global__ void __launch_bounds__(kThreads, 2) backward_columns_kernel(const BackwardColumns<Operand> p) {
-  using Index = typename Operand::Index;
+// grad_x of a tile; what its elements add to d(alpha) goes to sum.
+template <bool kReduce, typename Operand, typename Kind, typename Whole>
+__device__ __forceinline__ void backward_tile(const BackwardColumns<Operand, Kind>& p,
+                                              const Column<typename Operand::Index>& column,
+                                              typename Operand::Index tile,
+                                              const Slope<Wide<typename Operand::T>> (&slopes)[Operand::kWidth],
+                                              double (&sum)[Operand::kWidth], Whole whole) {
   using V = Wide<typename Operand::T>;
-  constexpr int kUnroll = kPacksInFlight<Operand::kWidth>;
+  const ColumnPacks<Operand> packs(whole, column, p.columns, tile, p.numel);
+  const Inputs<Operand> in(p, packs);
+  V tile_sum[Operand::kWidth] = {};
+#pragma unroll
+  for (int u = 0; u < Packs<Operand>::kPacks; ++u) {
+    backward_pack<kReduce>(
+        p, in, packs, u, column.active, [&](int j) { return slopes[j]; }, [&](int j) -> V& { return tile_sum[j]; });
+  }
+#pragma unroll
+  for (int j = 0; j < Operand::kWidth; ++j) {
+    if (kReduce) sum[j] += double(tile_sum[j]);
+  }
+}
+
+// Registers for three blocks on a multiprocessor; for two where more is kept for each column.
+template <bool kReduce, typename Operand, typename Kind>
+constexpr int kColumnsResident = 2;
+template <bool kReduce, typename Operand, bool kMany>
+constexpr int kColumnsResident<kReduce, Operand, StaticBackward<Saved::Input, kMany>> = 3;
+
+template <bool kReduce, typename Operand, typename Kind>
+__global__ void __launch_bounds__(kThreads, kColumnsResident<kReduce, Operand, Kind>)
+    backward_columns_kernel(const BackwardColumns<Operand, Kind> p) {
+  using Index = typename Operand::Index;
   constexpr int kWidth = Operand::kWidth;
-  const Column<Index> column(p.columns);
-  V alpha[kWidth];
-#pragma unroll
-  for (int j = 0; j < kWidth; ++j) {
-    const Index i = column.number * kWidth + j;
-    alpha[j] = column.active && i < p.numel ? slope<V>(p.alpha, int64_t(p.channels.of(i))) : V(0);
-  }
+  const Column<Index> column(p.columns, kWidth);
+  Slope<Wide<typename Operand::T>> slopes[kWidth];
+  column_slopes<Operand>(p.alpha, p.channels, column, p.numel, slopes);
   double sum[kWidth] = {};
-  const Index step = p.columns.rows * p.columns.groups;
-  for (Index first = column.row * p.columns.groups; first < p.columns.periods; first += step * kUnroll) {
-    Index i[kUnroll];
-    int count[kUnroll];
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const Index period = first + u * step + column.group;
-      i[u] = (period * p.columns.period + column.number) * kWidth;
-      count[u] = column.active && period < p.columns.periods ? elements_at<Operand>(i[u], p.numel) : 0;
-    }
-    const Inputs<Operand, kUnroll> in(p, i, count);
-    V products[kUnroll][kWidth];
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      backward_pack(p, in, u, i[u], count[u], [&](int j) { return alpha[j]; }, kReduce ? products[u] : nullptr);
-    }
-    if (kReduce) {
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) {
-        V column_products[kUnroll];
-#pragma unroll
-        for (int u = 0; u < kUnroll; ++u) column_products[u] = products[u][j];
-        sum[j] += double(tree_sum(column_products));
-      }
-    }
+  Index tile = column.row;
+  for (; tile < p.columns.whole_tiles; tile += p.columns.rows) {
+    backward_tile<kReduce>(p, column, tile, slopes, sum, std::true_type());
   }
+  if (tile == p.columns.whole_tiles) backward_tile<kReduce>(p, column, tile, slopes, sum, std::false_type());
   if (!kReduce) return;
   add_groups(column, p.columns.width, p.columns.groups, p.half_groups, sum);
   if (!column.active || column.group != 0) return;
@@ -93,27 +99,24 @@ __global__ void __launch_bounds__(kThreads, 2) backward_columns_kernel(const Bac
   }
 }
 
-template <bool kReduce, typename Operand>
-void launch_columns(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch) {
-  launch_kernel("backward_columns", backward_columns_kernel<kReduce, Operand>, plan.columns.blocks(),
-                BackwardColumns<Operand>(args, plan, launch), launch);
+template <bool kReduce, typename Operand, typename Kind>
+void launch_columns(const BackwardArgs& args, Kind kind, const ReductionPlan& plan, const Launch& launch) {
+  launch_kernel("backward_columns", backward_columns_kernel<kReduce, Operand, Kind>, plan.columns.blocks(),
+                BackwardColumns<Operand, Kind>(args, kind, plan, launch), launch);
 }
 
 }  // namespace
 
 void backward_columns(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch) {
-  with_type(args.dtype, [&](auto type) {
-    with_index(args.shape.numel(), [&](auto index) {
-      using T = decltype(type);
-      using Index = decltype(index);
-      if (args.grad_alpha == nullptr) {
-        launch_columns<false, Dense<T, Index>>(args, plan, launch);
-      } else if (plan.packed) {
-        launch_columns<true, Dense<T, Index>>(args, plan, launch);
-      } else {
-        launch_columns<true, Strided<T, Index>>(args, plan, launch);
-      }
-    });
+  with_operand(args.dtype, args.shape.numel(), plan.access, [&](auto operand) {
+    using Operand = typename decltype(operand)::Type;
+    if (args.grad_alpha != nullptr) {
+      with_backward_kind<Operand, Saved::Input, Saved::Output, Saved::OutputAndMask>(
+          args, std::true_type(), [&](auto kind) { launch_columns<true, Operand>(args, kind, plan, launch); });
+    } else if constexpr (Operand::kWidth > 1) {
+      with_backward_kind<Operand, Saved::Input, Saved::Output, Saved::Mask>(
+          args, std::true_type(), [&](auto kind) { launch_columns<false, Operand>(args, kind, plan, launch); });
+    }
   });
 }
 

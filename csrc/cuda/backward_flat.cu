@@ -5,58 +5,48 @@
 namespace leaky_ext::cuda {
 namespace {
 
-template <typename Operand>
-struct BackwardFlat : Backward<Operand> {
-  using Index = typename Operand::Index;
+template <typename Operand, typename Kind>
+struct BackwardFlat : Backward<Operand, Kind> {
+  Channels<typename Operand::Index> channels;
+  typename Operand::Index whole_tiles;  // followed by one that is cut short, or by none
 
-  Index packs;
-  Channels<Index> channels;
-  bool one_slope;
-
-  explicit BackwardFlat(const BackwardArgs& args)
-      : Backward<Operand>(args),
-        packs(Index(ceil_div(args.shape.numel(), Operand::kWidth))),
+  BackwardFlat(const BackwardArgs& args, Kind kind)
+      : Backward<Operand, Kind>(args, kind),
         channels(args.shape),
-        one_slope(args.alpha.data == nullptr || args.shape.channels == 1) {}
+        whole_tiles(args.shape.numel() / kTileElements<Operand>) {}
 };
 
-template <typename Operand>
-__global__ void __launch_bounds__(kThreads, 4) backward_flat_kernel(const BackwardFlat<Operand> p) {
-  using Index = typename Operand::Index;
-  using V = Wide<typename Operand::T>;
-  constexpr int kUnroll = kPacksInFlight<Operand::kWidth>, kTile = kThreads * kUnroll;
-  const V first_alpha = slope<V>(p.alpha, 0);
-  for (Index base = Index(blockIdx.x) * kTile; base < p.packs; base += Index(gridDim.x) * kTile) {
-    Index i[kUnroll];
-    int count[kUnroll];
-    V alpha[kUnroll];
-    packs_of_tile<Operand>(base, p.numel, i, count);
-    const Inputs<Operand, kUnroll> in(p, i, count);
+template <typename Operand, typename Kind, typename V, typename Whole>
+__device__ __forceinline__ void backward_tile(const BackwardFlat<Operand, Kind>& p, typename Operand::Index tile,
+                                              OneSlope<V>& one_slope, Whole whole) {
+  const TilePacks<Operand> packs(whole, tile, p.numel);
+  const Inputs<Operand> in(p, packs);
+  V alpha[Packs<Operand>::kPacks];
+  pack_slopes(p, packs, one_slope, alpha);
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      alpha[u] = p.one_slope || count[u] == 0 ? first_alpha : slope<V>(p.alpha, int64_t(p.channels.of(i[u])));
-    }
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      backward_pack(p, in, u, i[u], count[u], [&](int) { return alpha[u]; }, static_cast<V*>(nullptr));
-    }
+  for (int u = 0; u < Packs<Operand>::kPacks; ++u) {
+    backward_pack<false>(p, in, packs, u, true, [&](int) { return Slope<V>(alpha[u]); }, nullptr);
   }
 }
 
-template <typename Operand>
-void launch_flat(const BackwardArgs& args, const Launch& launch) {
-  launch_kernel("backward_flat", backward_flat_kernel<Operand>,
-                elementwise_blocks<Operand::kWidth>(args.shape.numel(), launch), BackwardFlat<Operand>(args), launch);
+template <typename Operand, typename Kind>
+__global__ void __launch_bounds__(kThreads, 4) backward_flat_kernel(const BackwardFlat<Operand, Kind> p) {
+  OneSlope<Wide<typename Operand::T>> slope(p.alpha, 0);
+  typename Operand::Index tile = blockIdx.x;
+  for (; tile < p.whole_tiles; tile += gridDim.x) backward_tile(p, tile, slope, std::true_type());
+  if (tile == p.whole_tiles) backward_tile(p, tile, slope, std::false_type());
 }
 
 }  // namespace
 
-void backward_flat(const BackwardArgs& args, bool packed, const Launch& launch) {
-  with_type(args.dtype, [&](auto type) {
-    with_index(args.shape.numel(), [&](auto index) {
-      using T = decltype(type);
-      using Index = decltype(index);
-      packed ? launch_flat<Dense<T, Index>>(args, launch) : launch_flat<Strided<T, Index>>(args, launch);
+void backward_flat(const BackwardArgs& args, Access access, const Launch& launch) {
+  const bool many_slopes = args.shape.channels > 1 && args.alpha.data != nullptr;
+  with_operand(args.dtype, args.shape.numel(), access, [&](auto operand) {
+    using Operand = typename decltype(operand)::Type;
+    with_backward_kind<Operand, Saved::Input, Saved::Output, Saved::Mask>(args, many_slopes, [&](auto kind) {
+      using Kind = decltype(kind);
+      launch_tiles<Operand>("backward_flat", backward_flat_kernel<Operand, Kind>,
+                            BackwardFlat<Operand, Kind>(args, kind), args.shape.numel(), launch);
     });
   });
 }

@@ -7,87 +7,105 @@
 namespace leaky_ext::cuda {
 namespace {
 
-// The elements of a channel: `packs` packs, in rows of row_packs packs each. A unit is a part of one channel; its block
-// takes every splits-th tile.
-template <typename Operand>
-struct BackwardRows : Backward<Operand> {
+template <typename Operand, typename Kind>
+struct BackwardRows : Backward<Operand, Kind> {
   using Index = typename Operand::Index;
 
   Sums sums;
-  Index channels, inner, packs;
+  Index channels, inner;
   Divider<Index> row_packs;
+  Index packs;        // of a channel
+  Index whole_tiles;  // of a channel; followed by one that is cut short, or by none
   Index splits, units;
 
-  BackwardRows(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch)
-      : Backward<Operand>(args), sums(args, plan, launch), channels(Index(args.shape.channels)) {
-    const bool one_slope = args.shape.channels == 1;  // one row, whose last pack may be cut short
-    const int64_t row = one_slope ? args.shape.numel() : args.shape.inner;
-    inner = Index(row);
-    row_packs = Divider<Index>(ceil_div(row, Operand::kWidth));
-    packs = Index(one_slope ? row_packs.divisor : args.shape.outer * row_packs.divisor);
-    splits = Index(plan.splits);
-    units = Index(plan.splits * args.shape.channels);
+  BackwardRows(const BackwardArgs& args, Kind kind, const ReductionPlan& plan, const Launch& launch)
+      : Backward<Operand, Kind>(args, kind),
+        sums(args, plan, launch),
+        channels(Index(args.shape.channels)),
+        inner(Index(args.shape.inner)),
+        row_packs(ceil_div(args.shape.inner, Operand::kWidth)),
+        packs(Index(args.shape.outer * row_packs.divisor)),
+        whole_tiles(Index(args.shape.numel() / args.shape.channels / kTileElements<Operand>)),
+        splits(Index(plan.splits)),
+        units(Index(plan.splits * args.shape.channels)) {}
+};
+
+// The packs of a channel, counted through all its rows.
+template <typename Operand>
+struct RowPacks : Packs<Operand> {
+  template <typename Kind, typename Whole>
+  __device__ __forceinline__ RowPacks(Whole, const BackwardRows<Operand, Kind>& p, typename Operand::Index channel,
+                                      typename Operand::Index tile) {
+    using Index = typename Operand::Index;
+#pragma unroll
+    for (int u = 0; u < Packs<Operand>::kPacks; ++u) {
+      const Index pack = (tile * Packs<Operand>::kPacks + u) * kThreads + threadIdx.x;
+      const Index row = p.row_packs.divide(pack);
+      this->i[u] = (row * p.channels + channel) * p.inner + (pack - row * p.row_packs.divisor) * Operand::kWidth;
+      this->count[u] = Whole::value || pack < p.packs ? Operand::kWidth : 0;
+    }
   }
 };
 
-// Registers for three blocks on a multiprocessor; for two where numbers are wide, so that nothing is spilled.
-template <typename Operand>
-__global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + sizeof(typename Operand::T) > 8 ? 2 : 3)
-    backward_rows_kernel(const BackwardRows<Operand> p) {
-  using Index = typename Operand::Index;
+template <typename Operand, typename Kind>
+__device__ __forceinline__ double row_sum(const BackwardRows<Operand, Kind>& p, const Packs<Operand>& packs,
+                                          OneSlope<Wide<typename Operand::T>>& one_slope) {
   using V = Wide<typename Operand::T>;
-  constexpr int kUnroll = kPacksInFlight<Operand::kWidth>, kTile = kThreads * kUnroll;
+  const Inputs<Operand> in(p, packs);
+  const Slope<V> slope = one_slope.get(p.alpha);
+  V sum[Packs<Operand>::kPacks] = {};
+#pragma unroll
+  for (int u = 0; u < Packs<Operand>::kPacks; ++u) {
+    backward_pack<true>(p, in, packs, u, true, [&](int) { return slope; }, [&](int) -> V& { return sum[u]; });
+  }
+  return double(tree_sum(sum));
+}
+
+template <typename Operand, typename Kind, typename Whole>
+__device__ __forceinline__ double tile_sum(const BackwardRows<Operand, Kind>& p, typename Operand::Index channel,
+                                           typename Operand::Index tile, OneSlope<Wide<typename Operand::T>>& one_slope,
+                                           Whole whole) {
+  if (p.kind.many_slopes) return row_sum(p, RowPacks<Operand>(whole, p, channel, tile), one_slope);
+  return row_sum(p, TilePacks<Operand>(whole, tile, p.numel), one_slope);  // one row, whose last pack may be cut short
+}
+
+// A unit is a part of one channel; its block takes every splits-th tile. Registers for three blocks on a
+// multiprocessor; for two where numbers are wide, so that nothing is spilled.
+template <typename Operand, typename Kind>
+__global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + sizeof(typename Operand::T) > 8 ? 2 : 3)
+    backward_rows_kernel(const BackwardRows<Operand, Kind> p) {
+  using Index = typename Operand::Index;
   using BlockSum = cub::BlockReduce<double, kThreads>;
   __shared__ typename BlockSum::TempStorage storage;
 
   for (Index unit = blockIdx.x; unit < p.units; unit += gridDim.x) {
     const Index split = unit / p.channels, channel = unit - split * p.channels;
-    const V alpha = slope<V>(p.alpha, int64_t(channel));
+    OneSlope<Wide<typename Operand::T>> slope(p.alpha, int64_t(channel));
     double sum = 0;
-    for (Index base = split * kTile; base < p.packs; base += p.splits * kTile) {
-      Index i[kUnroll];
-      int count[kUnroll];
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        const Index pack = base + u * kThreads + threadIdx.x;
-        const Index row = p.row_packs.divide(pack);
-        const Index place = (pack - row * p.row_packs.divisor) * Operand::kWidth;
-        i[u] = (row * p.channels + channel) * p.inner + place;
-        count[u] = pack < p.packs ? elements_at<Operand>(place, p.inner) : 0;
-      }
-      const Inputs<Operand, kUnroll> in(p, i, count);
-      V products[kUnroll][Operand::kWidth], packs[kUnroll];
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        backward_pack(p, in, u, i[u], count[u], [&](int) { return alpha; }, products[u]);
-        packs[u] = tree_sum(products[u]);
-      }
-      sum += double(tree_sum(packs));
-    }
+    Index tile = split;
+    for (; tile < p.whole_tiles; tile += p.splits) sum += tile_sum(p, channel, tile, slope, std::true_type());
+    if (tile == p.whole_tiles) sum += tile_sum(p, channel, tile, slope, std::false_type());
     sum = BlockSum(storage).Sum(sum);
     if (threadIdx.x == 0) p.sums.store(int64_t(unit), int64_t(channel), sum);
     __syncthreads();  // the storage is used again
   }
 }
 
-template <typename Operand>
-void launch_rows(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch) {
-  const int64_t blocks =
-      std::min(plan.splits * args.shape.channels, int64_t(launch.multiprocessors) * kBlocksElementwise);
-  launch_kernel("backward_rows", backward_rows_kernel<Operand>, blocks, BackwardRows<Operand>(args, plan, launch),
-                launch);
+template <typename Operand, typename Kind>
+void launch_rows(const BackwardArgs& args, Kind kind, const ReductionPlan& plan, const Launch& launch) {
+  const int64_t blocks = std::min(plan.splits * args.shape.channels,
+                                  int64_t(launch.multiprocessors) * kBlocksReduction * kWavesElementwise);
+  launch_kernel("backward_rows", backward_rows_kernel<Operand, Kind>, blocks,
+                BackwardRows<Operand, Kind>(args, kind, plan, launch), launch);
 }
 
 }  // namespace
 
 void backward_rows(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch) {
-  with_type(args.dtype, [&](auto type) {
-    with_index(args.shape.numel(), [&](auto index) {
-      using T = decltype(type);
-      using Index = decltype(index);
-      plan.packed ? launch_rows<Dense<T, Index>>(args, plan, launch)
-                  : launch_rows<Strided<T, Index>>(args, plan, launch);
-    });
+  with_operand(args.dtype, args.shape.numel(), plan.access, [&](auto operand) {
+    using Operand = typename decltype(operand)::Type;
+    with_backward_kind<Operand, Saved::Input, Saved::Output, Saved::OutputAndMask>(
+        args, args.shape.channels > 1, [&](auto kind) { launch_rows<Operand>(args, kind, plan, launch); });
   });
 }
 

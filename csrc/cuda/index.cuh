@@ -48,33 +48,51 @@ struct Channels {
   }
 };
 
-// The place of element i, in elements, where an operand has a StridedView.
-template <typename Index>
+// Where an operand with a StridedView has its elements. With kPack > 1 packs lie whole: is_packed_view.
+template <typename Index, int kPack>
 struct Strides {
-  int ndim = 0;
-  Divider<Index> size[StridedView::kMaxDims];
-  int64_t stride[StridedView::kMaxDims] = {};
+  int ndim;
+  Divider<Index> size[StridedView::kMaxDims];  // innermost first, and that in packs
+  int64_t stride[StridedView::kMaxDims] = {};  // in elements; the innermost from pack to pack
 
   explicit Strides(const StridedView& view) : ndim(view.ndim) {
     for (int d = 0; d < ndim; ++d) {
-      size[d] = Divider<Index>(view.size[d]);
-      stride[d] = view.stride[d];
+      const int from = ndim - 1 - d;
+      size[d] = Divider<Index>(d == 0 ? view.size[from] / kPack : view.size[from]);
+      stride[d] = d == 0 ? view.stride[from] * kPack : view.stride[from];
     }
   }
 
-  __device__ __forceinline__ int64_t offset(Index i) const {
-    if (ndim == 0) return int64_t(i);
-    int64_t place = 0;
+  // Of some packs at once: each dimension is looked up once, and the divisions overlap.
+  template <int n>
+  __device__ __forceinline__ void offsets(const uint64_t (&i)[n], int64_t (&offset)[n]) const {
+    Index left[n];
 #pragma unroll
-    for (int d = StridedView::kMaxDims - 1; d > 0; --d) {
-      if (d < ndim) {
-        const Index rest = size[d].divide(i);
-        place += int64_t(i - rest * size[d].divisor) * stride[d];
-        i = rest;
+    for (int u = 0; u < n; ++u) {
+      left[u] = Index(i[u]) / kPack;
+      offset[u] = ndim == 0 ? int64_t(i[u]) : 0;
+    }
+#pragma unroll 1
+    for (int d = 0; d < ndim; ++d) {
+#pragma unroll
+      for (int u = 0; u < n; ++u) {
+        const Index next = d + 1 < ndim ? size[d].divide(left[u]) : 0;
+        offset[u] += int64_t(left[u] - next * size[d].divisor) * stride[d];
+        left[u] = next;
       }
     }
-    return place + int64_t(i) * stride[0];
   }
 };
+
+// Whether each pack of the view lies together, and a multiple of packs from the others.
+inline bool is_packed_view(const StridedView& view, int pack) {
+  if (view.dense()) return true;
+  const int last = view.ndim - 1;
+  if (view.stride[last] != 1 || view.size[last] % pack != 0) return false;
+  for (int d = 0; d < last; ++d) {
+    if (view.stride[d] % pack != 0) return false;
+  }
+  return true;
+}
 
 }  // namespace leaky_ext::cuda

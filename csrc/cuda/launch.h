@@ -1,16 +1,21 @@
-// What the host does around a kernel: types and index widths chosen once a call, launches that check.
+// What the host does around a kernel: types, index widths and operands chosen once a call, launches that check.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
 #include "../kernels.h"
 #include "pack.cuh"
 #include "tuning.h"
+
+#ifndef LEAKY_CUDA_ARCHITECTURES  // the build names them, as TORCH_CUDA_ARCH_LIST does
+#define LEAKY_CUDA_ARCHITECTURES "architectures that the build did not name"
+#endif
 
 namespace leaky_ext::cuda {
 
@@ -29,39 +34,101 @@ void with_type(DType dtype, Body body) {
   }
 }
 
-// Calls body with a value of the index type.
-template <typename Body>
-void with_index(int64_t numel, Body body) {
-  if (numel < kIndex32Limit) {
-    body(uint32_t());
-  } else {
-    body(uint64_t());
+// Elements in 16 bytes.
+inline int pack_width(DType dtype) { return dtype == DType::Float64 ? 2 : dtype == DType::Float32 ? 4 : 8; }
+
+// How a kernel reads and writes its operands: the operand types of pack.cuh.
+enum class Access { Dense, StridedPacks, Strided };
+
+struct Place {
+  const void* data;  // null: not there, so it allows any access
+  const StridedView* view;
+};
+
+// The best access that all operands allow. Packs by strides are built for 32-bit indices only.
+inline Access common_access(std::initializer_list<Place> places, DType dtype, int64_t numel) {
+  Access access = Access::Dense;
+  for (const Place& place : places) {
+    if (place.data == nullptr) continue;
+    const bool aligned = reinterpret_cast<uintptr_t>(place.data) % 16 == 0;
+    if (aligned && place.view->dense()) continue;
+    if (!aligned || !is_packed_view(*place.view, pack_width(dtype)) || numel >= kIndex32Limit) return Access::Strided;
+    access = Access::StridedPacks;
   }
+  return access;
 }
 
-// Whether an operand can be read and written 16 bytes at once. A null one does not hinder.
-inline bool can_pack(const void* data, const StridedView& view = {}) {
-  return view.dense() && reinterpret_cast<uintptr_t>(data) % 16 == 0;
+template <typename T>
+struct OfType {
+  using Type = T;
+};
+
+// Calls body with OfType<the operand type>.
+template <typename Body>
+void with_operand(DType dtype, int64_t numel, Access access, Body body) {
+  with_type(dtype, [&](auto type) {
+    using T = decltype(type);
+    const bool index32 = numel < kIndex32Limit;
+    switch (access) {
+      case Access::Dense:
+        return index32 ? body(OfType<Dense<T, uint32_t>>()) : body(OfType<Dense<T, uint64_t>>());
+      case Access::StridedPacks:
+        return body(OfType<StridedPacks<T, uint32_t>>());
+      case Access::Strided:
+        return index32 ? body(OfType<Strided<T, uint32_t>>()) : body(OfType<Strided<T, uint64_t>>());
+    }
+  });
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Blocks for a kernel in which each takes a tile of packs at a time.
-template <int width>
-int64_t elementwise_blocks(int64_t numel, const Launch& launch) {
-  return std::min<int64_t>(ceil_div(numel, int64_t(width) * kPacksInFlight<width> * kThreads),
-                           int64_t(launch.multiprocessors) * kBlocksElementwise);
+inline std::string card_and_build() {
+  int device = 0, major = 0, minor = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  return "this GPU has compute capability " + std::to_string(major) + "." + std::to_string(minor) +
+         ", leaky_ext was built for " + LEAKY_CUDA_ARCHITECTURES;
+}
+
+inline void check(cudaError_t error, const char* name) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // so that the next call does not meet this error again
+  std::string message = std::string("leaky_ext: CUDA kernel ") + name + ": " + cudaGetErrorString(error);
+  if (error == cudaErrorNoKernelImageForDevice) message += ": " + card_and_build();
+  throw std::runtime_error(message);
 }
 
 // Launches kernel(params) on the stream, without waiting for it.
 template <typename Params>
 void launch_kernel(const char* name, void (*kernel)(Params), int64_t blocks, Params params, const Launch& launch) {
   void* arguments[] = {&params};
-  const cudaError_t error = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), arguments, 0,
-                                             static_cast<cudaStream_t>(launch.stream));
-  if (error == cudaSuccess) return;
-  cudaGetLastError();  // so that the next call does not meet this error again
-  throw std::runtime_error(std::string("leaky_ext: CUDA kernel ") + name + ": " + cudaGetErrorString(error));
+  check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), arguments, 0,
+                         static_cast<cudaStream_t>(launch.stream)),
+        name);
+}
+
+// The most blocks of an elementwise kernel: whole waves of what is resident at once, which the first GPU that runs the
+// kernel decides.
+template <typename Params>
+int64_t most_blocks(const char* name, void (*kernel)(Params), const Launch& launch) {
+  static const int resident = [&] {
+    int blocks = 0;
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, 0), name);
+    return blocks;
+  }();
+  return int64_t(launch.multiprocessors) * resident * kWavesElementwise;
+}
+
+// Elements in a tile: what the threads of a block have in flight at once.
+template <typename Operand>
+constexpr int64_t kTileElements = int64_t(kThreads) * Operand::kWidth * packs_in_flight(Operand::kWidth);
+
+// Launches a kernel in which a block takes a tile at a time.
+template <typename Operand, typename Params>
+void launch_tiles(const char* name, void (*kernel)(Params), const Params& params, int64_t numel, const Launch& launch) {
+  const int64_t tiles = ceil_div(numel, kTileElements<Operand>);
+  launch_kernel(name, kernel, std::min(tiles, most_blocks(name, kernel, launch)), params, launch);
 }
 
 }  // namespace leaky_ext::cuda

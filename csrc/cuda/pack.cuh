@@ -52,60 +52,121 @@ __device__ __forceinline__ BFloat16 narrow<BFloat16>(float v) {
   return __float2bfloat16_rn(v);
 }
 
-// `count` is how many elements of a pack there are: less than its width at the end of a tensor, and zero or less past
-// it. What is not there is read as 0.
-template <typename T, int Width>
-struct alignas(sizeof(T) * Width) Pack {
-  T v[Width];
+// 16 bytes of elements, and their values in the arithmetic type.
+template <typename T>
+constexpr int kPackWidth = 16 / sizeof(T);
+
+template <typename T, int kWidth>
+struct alignas(sizeof(T) * kWidth) Pack {
+  T v[kWidth];
 };
 
-// A pack as it comes from memory. Unpacked only when all loads of a thread are under way: what takes a word apart waits
-// for its load, and would hold up those behind it.
+// Rounds a pack. Two elements of 16 bits take one instruction.
+template <typename T, int kWidth>
+__device__ __forceinline__ Pack<T, kWidth> narrow_pack(const Wide<T> (&values)[kWidth]) {
+  Pack<T, kWidth> pack;
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) pack.v[j] = narrow<T>(values[j]);
+  return pack;
+}
+template <>
+__device__ __forceinline__ Pack<Half, 8> narrow_pack<Half, 8>(const float (&values)[8]) {
+  alignas(16) __half2 pairs[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) pairs[j] = __floats2half2_rn(values[2 * j], values[2 * j + 1]);
+  Pack<Half, 8> pack;
+  memcpy(&pack, pairs, sizeof pack);
+  return pack;
+}
+template <>
+__device__ __forceinline__ Pack<BFloat16, 8> narrow_pack<BFloat16, 8>(const float (&values)[8]) {
+  alignas(16) __nv_bfloat162 pairs[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) pairs[j] = __floats2bfloat162_rn(values[2 * j], values[2 * j + 1]);
+  Pack<BFloat16, 8> pack;
+  memcpy(&pack, pairs, sizeof pack);
+  return pack;
+}
+
+// A pack as it comes from memory. Unpack only after all loads of a thread are issued: unpacking stalls on its own load,
+// and would hold up those behind it.
 struct alignas(16) Words {
   uint32_t words[4];
 };
 
-// An operand whose elements lie as the output's do, from an aligned address on: 16 bytes at once.
-template <typename T_, typename Index_>
-struct Dense {
+// The operands below: `places` tells where packs lie, given the numbers of their first elements. `count` is how many
+// elements of a pack there are: less than kWidth at the end of a tensor, and 0 past it. What is not there is read as 0.
+
+// Packs of 16 bytes.
+template <typename T_, typename Index_, typename View>
+struct Packed {
   using T = T_;
   using Index = Index_;
   using Raw = Words;
-  static constexpr int kWidth = 16 / sizeof(T);
+  static constexpr int kWidth = kPackWidth<T>;
 
   T* data;
+  View view;
 
-  Dense(const void* pointer, const StridedView&) : data(static_cast<T*>(const_cast<void*>(pointer))) {}
+  Packed(const void* pointer, const StridedView& view)
+      : data(static_cast<T*>(const_cast<void*>(pointer))), view(view) {}
 
-  __device__ __forceinline__ Words load(Index i) const { return *reinterpret_cast<const Words*>(data + i); }
+  template <int n>
+  __device__ __forceinline__ void places(const uint64_t (&i)[n], T* (&place)[n]) const {
+    int64_t offset[n];
+    view.offsets(i, offset);
+#pragma unroll
+    for (int u = 0; u < n; ++u) place[u] = data + offset[u];
+  }
 
-  __device__ __forceinline__ Words load(Index i, int count) const {
-    if (count >= kWidth) return load(i);
+  __device__ static __forceinline__ Words load(const T* place) { return *reinterpret_cast<const Words*>(place); }
+
+  __device__ static __forceinline__ Words load_part(const T* place, int count) {
     Pack<T, kWidth> pack;
 #pragma unroll
-    for (int j = 0; j < kWidth; ++j) pack.v[j] = j < count ? data[i + j] : narrow<T>(0.0f);
+    for (int j = 0; j < kWidth; ++j) pack.v[j] = j < count ? place[j] : narrow<T>(0.0f);
     Words words;
     memcpy(&words, &pack, sizeof words);
     return words;
   }
 
-  __device__ static __forceinline__ Pack<T, kWidth> unpack(const Words& words) {
+  __device__ static __forceinline__ void unpack(const Words& words, Wide<T> (&values)[kWidth]) {
     Pack<T, kWidth> pack;
     memcpy(&pack, &words, sizeof pack);
-    return pack;
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) values[j] = widen(pack.v[j]);
   }
 
-  __device__ __forceinline__ void store(Index i, int count, const Pack<T, kWidth>& pack) const {
+  __device__ static __forceinline__ void store(T* place, int count, const Wide<T> (&values)[kWidth]) {
+    const Pack<T, kWidth> pack = narrow_pack<T, kWidth>(values);
     if (count >= kWidth) {
-      *reinterpret_cast<Pack<T, kWidth>*>(data + i) = pack;
-    } else {
+      *reinterpret_cast<Pack<T, kWidth>*>(place) = pack;
+    } else if (count > 0) {
 #pragma unroll
       for (int j = 0; j < kWidth; ++j) {
-        if (j < count) data[i + j] = pack.v[j];
+        if (j < count) place[j] = pack.v[j];
       }
     }
   }
 };
+
+// The elements lie as the output's do.
+struct DenseView {
+  explicit DenseView(const StridedView&) {}
+
+  template <int n>
+  __device__ __forceinline__ void offsets(const uint64_t (&i)[n], int64_t (&offset)[n]) const {
+#pragma unroll
+    for (int u = 0; u < n; ++u) offset[u] = int64_t(i[u]);
+  }
+};
+
+template <typename T, typename Index>
+using Dense = Packed<T, Index, DenseView>;
+
+// Slices of whole packs: chunks, halves of a gate, rows of a wider matrix.
+template <typename T, typename Index>
+using StridedPacks = Packed<T, Index, Strides<Index, kPackWidth<T>>>;
 
 // Any operand, one element at a time: neighbouring threads take neighbouring elements, so unaligned data is still read
 // in whole sectors.
@@ -117,54 +178,80 @@ struct Strided {
   static constexpr int kWidth = 1;
 
   T* data;
-  Strides<Index> strides;
+  Strides<Index, 1> view;
 
   Strided(const void* pointer, const StridedView& view)
-      : data(static_cast<T*>(const_cast<void*>(pointer))), strides(view) {}
+      : data(static_cast<T*>(const_cast<void*>(pointer))), view(view) {}
 
-  __device__ __forceinline__ Pack<T, 1> load(Index i) const { return {{data[strides.offset(i)]}}; }
-
-  __device__ __forceinline__ Pack<T, 1> load(Index i, int count) const {
-    return {{count > 0 ? data[strides.offset(i)] : narrow<T>(0.0f)}};
+  template <int n>
+  __device__ __forceinline__ void places(const uint64_t (&i)[n], T* (&place)[n]) const {
+    int64_t offset[n];
+    view.offsets(i, offset);
+#pragma unroll
+    for (int u = 0; u < n; ++u) place[u] = data + offset[u];
   }
 
-  __device__ static __forceinline__ Pack<T, 1> unpack(const Pack<T, 1>& pack) { return pack; }
+  __device__ static __forceinline__ Raw load(const T* place) { return {{*place}}; }
+  __device__ static __forceinline__ Raw load_part(const T*, int) { return {{narrow<T>(0.0f)}}; }
 
-  __device__ __forceinline__ void store(Index i, int count, const Pack<T, 1>& pack) const {
-    if (count > 0) data[strides.offset(i)] = pack.v[0];
+  __device__ static __forceinline__ void unpack(const Raw& raw, Wide<T> (&values)[1]) { values[0] = widen(raw.v[0]); }
+
+  __device__ static __forceinline__ void store(T* place, int count, const Wide<T> (&values)[1]) {
+    if (count > 0) *place = narrow<T>(values[0]);
   }
 };
 
 // How many elements of the pack at i there are.
 template <typename Operand>
-__device__ __forceinline__ int elements_at(typename Operand::Index i, typename Operand::Index end) {
+__device__ __forceinline__ int elements_at(uint64_t i, uint64_t end) {
   return i >= end ? 0 : end - i < Operand::kWidth ? int(end - i) : Operand::kWidth;
 }
 
-// Where this thread's packs lie in a tile that begins at pack `base`, and how many elements of each there are.
-template <typename Operand, int kPacks>
-__device__ __forceinline__ void packs_of_tile(typename Operand::Index base, typename Operand::Index numel,
-                                              typename Operand::Index (&i)[kPacks], int (&count)[kPacks]) {
+// Which packs a thread has in flight. In a whole tile all elements are there: `count` is known when the kernel is
+// compiled, and so is the answer to each test of it.
+template <typename Operand>
+struct Packs {
+  static constexpr int kPacks = packs_in_flight(Operand::kWidth);
+
+  uint64_t i[kPacks];
+  int count[kPacks];
+};
+
+// kThreads packs lie between two packs of a thread.
+template <typename Operand>
+struct TilePacks : Packs<Operand> {
+  template <typename Whole>
+  __device__ __forceinline__ TilePacks(Whole, typename Operand::Index tile, typename Operand::Index numel) {
+    constexpr int kPacks = Packs<Operand>::kPacks;
+    // In 64 bits, where the compiler may add a constant to an address: one address serves all packs.
+    const uint64_t first = uint64_t(tile * (kPacks * kThreads) + threadIdx.x) * Operand::kWidth;
+#pragma unroll
+    for (int u = 0; u < kPacks; ++u) {
+      this->i[u] = first + uint64_t(u) * (kThreads * Operand::kWidth);
+      this->count[u] = Whole::value ? Operand::kWidth : elements_at<Operand>(this->i[u], numel);
+    }
+  }
+};
+
+// Issues the loads of all packs, whole ones first.
+template <typename Operand>
+__device__ __forceinline__ void load_all(const Operand& operand, const Packs<Operand>& packs,
+                                         typename Operand::Raw (&raw)[Packs<Operand>::kPacks]) {
+  constexpr int kPacks = Packs<Operand>::kPacks;
+  typename Operand::T* place[kPacks];
+  operand.places(packs.i, place);
 #pragma unroll
   for (int u = 0; u < kPacks; ++u) {
-    i[u] = (base + u * kThreads + threadIdx.x) * Operand::kWidth;
-    count[u] = elements_at<Operand>(i[u], numel);
+    if (packs.count[u] >= Operand::kWidth) {
+      raw[u] = Operand::load(place[u]);
+    } else {
+      raw[u] = {};
+    }
   }
-}
-
-// Loads the packs at i[0], i[1], ... One question for all of them, so that nothing stands between the loads.
-template <typename Operand, int kPacks>
-__device__ __forceinline__ void load_all(const Operand& operand, const typename Operand::Index (&i)[kPacks],
-                                         const int (&count)[kPacks], typename Operand::Raw (&raw)[kPacks]) {
-  bool whole = true;
 #pragma unroll
-  for (int u = 0; u < kPacks; ++u) whole = whole && count[u] >= Operand::kWidth;
-  if (whole) {
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) raw[u] = operand.load(i[u]);
-  } else {
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) raw[u] = operand.load(i[u], count[u]);
+  for (int u = 0; u < kPacks; ++u) {
+    const int count = packs.count[u];
+    if (count > 0 && count < Operand::kWidth) raw[u] = Operand::load_part(place[u], count);
   }
 }
 

@@ -1,9 +1,19 @@
 // d(alpha): how its sums are split over blocks, and where the blocks leave them.
 //
-// By rows: a block sums elements of one channel, which lie together in rows of `inner`. By columns (columns.cuh): a
-// thread sums a few columns of its own. Either way a block adds up what its threads found, in a fixed order. It writes
-// the gradient itself where no other block has part in it; else it leaves partial sums, and a second launch adds those
-// up, in a fixed order too. So the bits depend on the sizes and on the device, and on nothing else.
+//   By rows                                        By columns (columns.cuh)
+//
+//   channel 0 |tile|tile|tile|til|  rows of        period 0 | c0 c1 c2 c3 | c4 c5 c6 c7 |   one thread sums
+//             |tile|tile|til|       `inner`        period 1 | c0 c1 c2 c3 | c4 c5 c6 c7 |   the columns of a
+//   channel 1 |tile|tile|tile|til|  elements         ...    |      :      |      :      |   pack in registers
+//      ...      :    :
+//   split       0    1    0    1                             block (row 0)  block (row 0)
+//
+//   unit   a block's part: one split of one channel (by rows), or some columns of some periods (by columns)
+//   sum    of a thread, in double; a tile's products are first added in the arithmetic type
+//   partial sum   of a block, where other blocks have part in the same channel: a second launch (combine.cu) adds
+//                 them up; where none has, the block writes the gradient itself
+//
+// Every sum is taken in a fixed order. So the bits depend on the sizes and on the device, and on nothing else.
 #pragma once
 
 #include "columns.cuh"
@@ -12,7 +22,7 @@
 namespace leaky_ext::cuda {
 
 struct ReductionPlan {
-  bool packed = false;  // 16 bytes at once
+  Access access = Access::Strided;
   bool by_rows = true;
   int64_t splits = 1;  // by rows: blocks that share a channel
   Columns<int64_t> columns;
@@ -52,7 +62,7 @@ __device__ __forceinline__ V tree_sum(V (&values)[N]) {
 }
 
 // Each in the file of its name. backward_flat and, without args.grad_alpha, backward_columns compute grad_x alone.
-void backward_flat(const BackwardArgs& args, bool packed, const Launch& launch);
+void backward_flat(const BackwardArgs& args, Access access, const Launch& launch);
 void backward_rows(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch);
 void backward_columns(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch);
 void combine(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch);

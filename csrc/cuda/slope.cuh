@@ -5,18 +5,97 @@
 
 namespace leaky_ext::cuda {
 
+// A slope as it comes from memory. Converted only after the loads of the data are issued, like a pack.
+using RawSlope = uint64_t;
+
+__device__ __forceinline__ RawSlope load_slope(const Alpha& alpha, int64_t channel) {
+  if (alpha.data == nullptr) return 0;
+  switch (alpha.dtype) {
+    case DType::Float64:
+      return static_cast<const uint64_t*>(alpha.data)[channel];
+    case DType::Float32:
+      return static_cast<const uint32_t*>(alpha.data)[channel];
+    default:
+      return static_cast<const uint16_t*>(alpha.data)[channel];
+  }
+}
+
+// The bits as a value of type T.
+template <typename T, typename Bits>
+__device__ __forceinline__ T from_bits(Bits bits) {
+  T value;
+  static_assert(sizeof value == sizeof bits);
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
 template <typename V>
-__device__ __forceinline__ V slope(const Alpha& alpha, int64_t channel) {
+__device__ __forceinline__ V to_slope(const Alpha& alpha, RawSlope raw) {
   if (alpha.data == nullptr) return V(alpha.value);
   switch (alpha.dtype) {
     case DType::Float64:
-      return V(static_cast<const double*>(alpha.data)[channel]);
+      return V(from_bits<double>(raw));
     case DType::Float32:
-      return V(static_cast<const float*>(alpha.data)[channel]);
+      return V(from_bits<float>(uint32_t(raw)));
     case DType::Float16:
-      return V(widen(static_cast<const Half*>(alpha.data)[channel]));
+      return V(widen(from_bits<Half>(uint16_t(raw))));
     default:
-      return V(widen(static_cast<const BFloat16*>(alpha.data)[channel]));
+      return V(widen(from_bits<BFloat16>(uint16_t(raw))));
+  }
+}
+
+// A slope, and what rebuilds x from y = value * x without a division per element. The scale, a power of two, keeps the
+// inverse of a very small or large slope in range. A slope of 0 gives 0 * inf: NaN.
+template <typename V>
+struct Slope {
+  V value = 0, scale = 1, inverse = 1;
+
+  Slope() = default;
+  __device__ __forceinline__ explicit Slope(V slope) : value(slope) {
+    constexpr V kLarge = sizeof(V) == 8 ? V(0x1p512) : V(0x1p64);
+    if (slope > -1 / kLarge && slope < 1 / kLarge) scale = kLarge;
+    if (slope < -kLarge || slope > kLarge) scale = 1 / kLarge;
+    inverse = 1 / (slope * scale);
+  }
+
+  __device__ __forceinline__ V input_from_output(V y) const { return y * scale * inverse; }
+};
+
+// One slope for many tiles: loaded at once, converted at its first use.
+template <typename V>
+class OneSlope {
+ public:
+  __device__ __forceinline__ OneSlope(const Alpha& alpha, int64_t channel) : raw_(load_slope(alpha, channel)) {}
+
+  __device__ __forceinline__ const Slope<V>& get(const Alpha& alpha) {
+    if (!converted_) slope_ = Slope<V>(to_slope<V>(alpha, raw_));
+    converted_ = true;
+    return slope_;
+  }
+
+ private:
+  RawSlope raw_;
+  Slope<V> slope_;
+  bool converted_ = false;
+};
+
+// The slope of each pack, where a pack has one: loaded when the loads of the data are issued.
+template <typename Operand, typename Params, typename V>
+__device__ __forceinline__ void pack_slopes(const Params& p, const Packs<Operand>& packs, OneSlope<V>& one_slope,
+                                            V (&alpha)[Packs<Operand>::kPacks]) {
+  constexpr int kPacks = Packs<Operand>::kPacks;
+  if (p.kind.many_slopes) {
+    RawSlope raw[kPacks];
+#pragma unroll
+    for (int u = 0; u < kPacks; ++u) {
+      const auto i = typename Operand::Index(packs.i[u]);
+      raw[u] = packs.count[u] > 0 ? load_slope(p.alpha, int64_t(p.channels.of(i))) : 0;
+    }
+#pragma unroll
+    for (int u = 0; u < kPacks; ++u) alpha[u] = to_slope<V>(p.alpha, raw[u]);
+  } else {
+#pragma unroll
+    for (int u = 0; u < kPacks; ++u) alpha[u] = one_slope.get(p.alpha).value;
   }
 }
 

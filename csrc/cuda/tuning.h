@@ -22,8 +22,7 @@ namespace leaky_ext::cuda {
 constexpr int kThreads = LEAKY_CUDA_THREADS;  // of every block; a power of two
 
 // Packs of `width` elements that a thread has in flight. Of 8 elements fewer: their float values fill the registers.
-template <int width>
-constexpr int kPacksInFlight = width == 8 ? 2 : 4;
+constexpr int packs_in_flight(int width) { return width == 8 ? 2 : 4; }
 
 // Tensors with fewer elements are indexed in 32 bits.
 constexpr int64_t kIndex32Limit = LEAKY_CUDA_INDEX32_LIMIT;
@@ -31,14 +30,15 @@ constexpr int64_t kIndex32Limit = LEAKY_CUDA_INDEX32_LIMIT;
 // The most partial sums of d(alpha): doubles in the workspace, 1 MiB.
 constexpr int64_t kPartials = LEAKY_CUDA_PARTIALS;
 
-// Blocks for each multiprocessor. About 4 are resident at once; more of them even out the end. A reduction has a
-// partial sum for each block, so it takes fewer.
-constexpr int kBlocksElementwise = 32;
-constexpr int kBlocksReduction = 8;
+// The largest grids. Elementwise: waves of the blocks that are resident at once; more of them even out the end. A
+// reduction has a partial sum for each block, so it takes fewer: blocks for each multiprocessor, of which two or three
+// are resident at once.
+constexpr int kWavesElementwise = 8;
+constexpr int kBlocksReduction = 6;
 
-// A reduction is split over blocks until each thread is left with this many packs: below that, one launch that needs no
-// second one to add up the partial sums is faster.
-constexpr int kPacksPerThread = 8;
+// Up to this many packs for each thread of one block, d(alpha) takes one launch of one block for each channel or
+// column. A larger reduction needs a second launch to add up partial sums, and is split as far as that pays.
+constexpr int kPacksOfOneBlock = 8;
 
 // Tensors of up to this many elements get d(alpha) in one launch where that takes a less even split.
 constexpr int64_t kOneLaunch = LEAKY_CUDA_ONE_LAUNCH;

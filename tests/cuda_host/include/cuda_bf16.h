@@ -37,3 +37,11 @@ inline __nv_bfloat16 __double2bfloat16(double d) {
   }
   return __float2bfloat16_rn(f);
 }
+
+struct __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+
+inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) {
+  return {__float2bfloat16_rn(a), __float2bfloat16_rn(b)};
+}

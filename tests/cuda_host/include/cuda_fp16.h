@@ -19,3 +19,9 @@ inline __half __double2half(double d) {
   h.value = _Float16(d);
   return h;
 }
+
+struct __half2 {
+  __half x, y;
+};
+
+inline __half2 __floats2half2_rn(float a, float b) { return {__float2half_rn(a), __float2half_rn(b)}; }

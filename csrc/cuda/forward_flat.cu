@@ -1,0 +1,57 @@
+// y where there is one slope, or one for each pack.
+#include "forward.cuh"
+
+namespace leaky_ext::cuda {
+namespace {
+
+template <typename Operand, typename Kind>
+struct ForwardFlat : Forward<Operand, Kind> {
+  Channels<typename Operand::Index> channels;
+  typename Operand::Index whole_tiles;  // followed by one that is cut short, or by none
+
+  ForwardFlat(const ForwardArgs& args, Kind kind)
+      : Forward<Operand, Kind>(args, kind),
+        channels(args.shape),
+        whole_tiles(args.shape.numel() / kTileElements<Operand>) {}
+};
+
+template <typename Operand, typename Kind, typename V, typename Whole>
+__device__ __forceinline__ void forward_tile(const ForwardFlat<Operand, Kind>& p, typename Operand::Index tile,
+                                             OneSlope<V>& one_slope, Whole whole) {
+  constexpr int kPacks = Packs<Operand>::kPacks;
+  const TilePacks<Operand> packs(whole, tile, p.numel);
+  typename Operand::Raw x[kPacks];
+  load_all(p.x, packs, x);
+  typename Operand::T* y[Packs<Operand>::kPacks];
+  p.y.places(packs.i, y);
+  V alpha[kPacks];
+  pack_slopes(p, packs, one_slope, alpha);
+#pragma unroll
+  for (int u = 0; u < kPacks; ++u)
+    forward_pack(p, x[u], y[u], packs.i[u], packs.count[u], [&](int) { return alpha[u]; });
+}
+
+template <typename Operand, typename Kind>
+__global__ void __launch_bounds__(kThreads, 4) forward_flat_kernel(const ForwardFlat<Operand, Kind> p) {
+  OneSlope<Wide<typename Operand::T>> slope(p.alpha, 0);
+  typename Operand::Index tile = blockIdx.x;
+  for (; tile < p.whole_tiles; tile += gridDim.x) forward_tile(p, tile, slope, std::true_type());
+  if (tile == p.whole_tiles) forward_tile(p, tile, slope, std::false_type());
+}
+
+template <typename Operand, typename Kind>
+void launch_flat(const ForwardArgs& args, Kind kind, const Launch& launch) {
+  launch_tiles<Operand>("forward_flat", forward_flat_kernel<Operand, Kind>, ForwardFlat<Operand, Kind>(args, kind),
+                        args.shape.numel(), launch);
+}
+
+}  // namespace
+
+void forward_flat(const ForwardArgs& args, Access access, const Launch& launch) {
+  with_operand(args.dtype, args.shape.numel(), access, [&](auto operand) {
+    using Operand = typename decltype(operand)::Type;
+    with_forward_kind<Operand, false, true>(args, [&](auto kind) { launch_flat<Operand>(args, kind, launch); });
+  });
+}
+
+}  // namespace leaky_ext::cuda

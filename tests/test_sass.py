@@ -1,0 +1,31 @@
+"""The machine code of the CUDA kernels, run in the emulator of tests/sass, where nvcc and cuobjdump are there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def has_cuobjdump() -> bool:
+    return shutil.which("cuobjdump") is not None or any(
+        next(Path(folder).glob("nvidia/*/bin/cuobjdump"), None) for folder in sys.path if folder
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.skipif(not has_cuobjdump(), reason="no cuobjdump (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm)")
+@pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="no numpy")
+def test_quick_cases_on_machine_code() -> None:
+    command = [sys.executable, "tests/sass/check.py", ".", "--quick", "--arch", "90"]
+    result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert result.returncode == 0, result.stdout[-6000:]
+    assert re.search(r"^\d+ cases, 0 wrong$", result.stdout, re.MULTILINE)
