@@ -26,7 +26,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-bench: $(BUILT)  ## quick benchmark beside plain PyTorch
+bench: $(BUILT)  ## quick benchmarks beside PyTorch's own: a minute or two
 	$(BIN)/python -m benchmarks run --quick
 
 test: $(BUILT)  ## the tests, but for the slow ones

@@ -1,9 +1,9 @@
-"""The benchmark suite of leaky_ext.
+"""The benchmark suites of leaky_ext.
 
-    python -m benchmarks run --quick      a minute, results are not kept
-    python -m benchmarks run --full       what benchmarks/results/ holds, one file for each device
-    python -m benchmarks report           tables, charts and the README's figures from those files
-    python -m benchmarks compare A.json B.json
+    python -m benchmarks run --quick              every suite, a minute or two; results are not kept
+    python -m benchmarks run networks operators   into benchmarks/results/MACHINE.json, suite by suite
+    python -m benchmarks report                   docs/benchmarks/MACHINE.md and charts, from those files
+    python -m benchmarks compare A.json B.json    what got slower, and what faster
 
 docs/performance.md says how the figures are taken and how to read them.
 """

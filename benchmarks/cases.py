@@ -1,220 +1,158 @@
-"""Which rows are measured: operators x directions x dtypes x layouts x sizes x threads x where outputs lie."""
+"""Which cases a suite measures."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from .blocks import BLOCKS
-from .implementations import FIXED, IMPLEMENTATIONS, LEARNABLE, STRAIGHT_THROUGH
+from .contenders import BY_HAND, MAIN, PEER
+from .networks import BLOCKS, NETWORKS
 
-K10, M1, M16 = 10_000, 1 << 20, 1 << 24
+K, M = 1_000, 1 << 20
+SIZES = (100, 10 * K, M // 16, 100 * K, M // 4, M // 2, M, 2 * M, 4 * M, 16 * M)
+COPY = "copy_"  # y.copy_(x) into mapped memory: no contender, but what the memory can do
 
-# Where the outputs of a call lie, by the settings of glibc's malloc that the measuring process is started with.
-# default: what every process gets. Tensors above 32 MiB come as untouched pages at each call; below, memory is reused.
-# fresh: untouched pages for all outputs. mapped: memory that the process already has, for all outputs.
-MEMORY_TUNABLES = {
+FORWARD, BOTH, THEN_READ = "forward", "forward + backward", "forward, then F.relu"
+TRAINING, INFERENCE = "training step", "inference"
+
+# glibc's settings that a measuring process is started with. "default" is what every process gets: blocks above 32 MiB
+# are fresh pages each time. "kept": the process keeps what was freed (docs/performance.md).
+MALLOC = {
     "default": "",
-    "fresh": "glibc.malloc.mmap_threshold=131072",
-    "mapped": "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592",
-    "cached": "",  # CUDA: torch's caching allocator
+    "kept": "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592",
 }
 
-# layout -> elements -> shape. "sliced" is the left half of a matrix twice as wide.
-SHAPES: dict[str, dict[int, tuple[int, ...]]] = {
-    "nchw": {K10: (4, 25, 10, 10), M1: (16, 64, 32, 32), M16: (64, 64, 64, 64), 1 << 26: (256, 64, 64, 64)},
-    "btc": {K10: (4, 25, 100), M1: (8, 512, 256), M16: (32, 512, 1024), 1 << 26: (128, 512, 1024)},
-    "sliced": {K10: (100, 100), M1: (1024, 1024), M16: (4096, 4096), 1 << 26: (8192, 8192)},
-}
-SHAPES["channels_last"] = SHAPES["nchw"]
-PER_CHANNEL = ("nchw", "channels_last", "btc")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    """One row. All its implementations are measured in turns, in one process."""
+    """One comparison: its contenders take turns in one process."""
 
-    operator: str  # of IMPLEMENTATIONS; or of a block, then `block` names it
-    direction: str  # forward (no gradient), backward (alone), both
-    dtype: str
-    layout: str
-    numel: int
-    threads: int
-    memory: str
-    device: str
-    implementations: tuple[str, ...]
-    block: str = ""
+    suite: str
+    subject: str  # "operator", or the name of a network or a block
+    task: str
+    contenders: tuple[str, ...]
+    numel: int = 0  # of operators
+    dtype: str = "float32"
+    layout: str = "flat"  # of operators: flat with one slope; nchw, channels_last with one for each channel
+    compiled: bool = False
+    threads: int = 2
+    malloc: str = "default"
+    device: str = "cpu"
+    group: str = ""  # "by hand": formulas written by hand, apart, so as not to disturb the heap of the others
+    once: bool = False  # takes too long for more than one process
+
+    @property
+    def process(self) -> tuple[str, str, int, str]:
+        """Cases of which this is the same are measured in one process."""
+        return self.malloc, self.subject, self.numel, self.group
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.numel,) if self.layout == "flat" else SHAPES[self.layout][self.numel]
+        return (self.numel,) if self.layout == "flat" else (self.numel // (64 * 1024), 64, 32, 32)
 
     @property
-    def channel_dim(self) -> int:
-        return -1 if self.layout == "btc" else 1
-
-    @property
-    def label(self) -> str:
-        where = f"{self.block} " if self.block else ""
-        return (
-            f"{where}{self.operator} {self.direction} {self.dtype} {self.layout} {size_name(self.numel)}"
-            f" {threads_name(self.threads)} {self.memory}"
-        )
-
-    def key(self) -> dict[str, Any]:
-        """What the row is, without who ran in it."""
-        fields = asdict(self)
-        del fields["implementations"]
-        return fields
+    def key(self) -> dict[str, str | int | bool]:
+        """What identifies the case in tables."""
+        return {name: getattr(self, name) for name in KEY}
 
 
-def threads_name(threads: int) -> str:
-    return f"{threads} thread{'s' * (threads > 1)}"
+KEY = ("suite", "subject", "task", "numel", "dtype", "layout", "compiled", "threads", "malloc", "device", "group")
 
 
 def size_name(numel: int) -> str:
-    if numel >= 1 << 20 and numel % (1 << 20) == 0:
-        return f"{numel >> 20}M"
-    for unit, scale in (("e6", 1_000_000), ("K", 1_000)):
+    for scale, unit in ((M, "M"), (K, "K"), (M // 1024, "Ki")):
         if numel >= scale and numel % scale == 0:
             return f"{numel // scale}{unit}"
     return str(numel)
 
 
-# Measured at one size only.
-VARIANTS = {LEARNABLE: ("leaky_ext, save=output", "where, alpha [1]"), FIXED: (), STRAIGHT_THROUGH: ()}
+def operators(*, threads: int, quick: bool) -> Iterator[Case]:
+    both = Case(suite="operators", subject="operator", task=BOTH, contenders=MAIN, threads=threads)
+    for numel in (10 * K, M) if quick else SIZES:
+        case = replace(both, numel=numel)
+        copy = (COPY,) if numel >= M else ()
+        yield replace(case, contenders=MAIN + copy)
+        yield replace(case, dtype="bfloat16")
+        for task in (FORWARD, THEN_READ):
+            yield replace(case, task=task, contenders=MAIN + copy if task == FORWARD else MAIN)
+        if quick:
+            continue
+        if threads > 1:
+            yield replace(case, threads=1)
+        if numel >= M // 4:
+            yield replace(case, malloc="kept")
+            yield replace(case, malloc="kept", dtype="bfloat16")
+        if numel in (10 * K, M, 16 * M):
+            names = (*PEER, "learnable, save=output", *(name for names in BY_HAND.values() for name in names))
+            yield replace(case, contenders=names, group="by hand")
+    for numel in (M // 2,) if quick else (M // 2, M, 4 * M, 16 * M):
+        per_channel = replace(both, numel=numel, contenders=("learnable", "PReLU", "oneDNN"), layout="nchw")
+        yield per_channel
+        if not quick:
+            yield replace(per_channel, layout="channels_last", contenders=("learnable", "PReLU"))
 
 
-def eager(operator: str) -> tuple[str, ...]:
-    leave_out = ("leaky_ext, one slope", *VARIANTS[operator])
-    return tuple(n for n, i in IMPLEMENTATIONS[operator].items() if not i.compiled and n not in leave_out)
+def calls(*, threads: int, quick: bool) -> Iterator[Case]:
+    """Small tensors: what a call costs, whatever it computes."""
+    for task in (BOTH, FORWARD):
+        yield Case(
+            suite="calls", subject="operator", task=task, numel=100, threads=threads,
+            contenders=(*MAIN, "learnable, save=output", "where", "detach", "NSReLU"),
+        )  # fmt: skip
 
 
-def compiled(operator: str) -> tuple[str, ...]:
-    return tuple(f"{name}, compiled" for name in eager(operator))
+def compiled(*, threads: int, quick: bool) -> Iterator[Case]:
+    case = Case(suite="compiled", subject="operator", task=BOTH, contenders=MAIN, compiled=True, threads=threads)
+    by_hand = ("where", "where, fixed", "where, straight-through")
+    if quick:
+        yield replace(case, numel=M, contenders=("learnable", "PReLU"))
+        return
+    for numel in (10 * K, M, 16 * M):
+        yield replace(case, numel=numel, contenders=MAIN + (by_hand if numel == M else ()))
+        yield replace(case, numel=numel, dtype="bfloat16")
+    for block in BLOCKS:
+        yield replace(case, subject=block, contenders=(*MAIN, "where"))
 
 
-# Compiled in more than one size; the others at one.
-COMPILED = {
-    LEARNABLE: ("leaky_ext, compiled", "where, compiled"),
-    FIXED: ("leaky_ext, compiled",),
-    STRAIGHT_THROUGH: ("leaky_ext, compiled", "F.relu, compiled"),
-}
-FEW = {  # where the slow ones would take minutes
-    LEARNABLE: ("leaky_ext", "F.prelu", "F.leaky_relu"),
-    FIXED: ("leaky_ext", "F.leaky_relu"),
-    STRAIGHT_THROUGH: ("leaky_ext", "F.relu"),
-}
-LAYOUT = ("leaky_ext", "leaky_ext, one slope", "where", "F.prelu", "F.leaky_relu")
-BLOCK = {
-    LEARNABLE: ("leaky_ext", "where", "F.prelu", "F.leaky_relu"),
-    STRAIGHT_THROUGH: ("leaky_ext", "NSReLU", "detach", "F.relu"),
-}
+def networks(*, threads: int, quick: bool) -> Iterator[Case]:
+    """Eager. Architectures whose package is not installed are left out."""
+    few = ("facenet RNet", "Real-ESRGAN compact, 64 px", "MLP")
+    for name, network in NETWORKS.items():
+        if not network.available or (quick and name not in few):
+            continue
+        case = Case(
+            suite="networks", subject=name, task=TRAINING, contenders=MAIN, threads=threads, once=network.slow
+        )  # fmt: skip
+        yield case
+        yield replace(case, task=INFERENCE)
+        if not quick:
+            yield replace(case, malloc="kept")
 
 
-def cpu_quick(threads: int) -> Iterator[Case]:
-    for operator in IMPLEMENTATIONS:
-        for numel in (100, K10, M1):
-            yield Case(operator, "both", "float32", "flat", numel, threads, "default", "cpu", eager(operator))
-    for operator in (LEARNABLE, STRAIGHT_THROUGH):
-        for dtype in ("bfloat16", "float16"):
-            yield Case(operator, "both", dtype, "flat", M1, threads, "default", "cpu", eager(operator))
-        for direction in ("forward", "backward"):
-            yield Case(operator, direction, "float32", "flat", M1, threads, "mapped", "cpu", eager(operator))
-    for layout in PER_CHANNEL:
-        yield Case(LEARNABLE, "both", "float32", layout, M1, threads, "default", "cpu", LAYOUT)
-    yield block_case("mlp", STRAIGHT_THROUGH, threads, "cpu", compiled=False)
-
-
-def cpu_full(threads: int) -> Iterator[Case]:
-    thread_counts = sorted({1, threads})
-    for operator in IMPLEMENTATIONS:
-        names = FEW[operator] if operator == FIXED else eager(operator)
-        for count in thread_counts:
-            for numel in (100, 1_000, K10, 100_000, M1, M16):
-                sizes = (100, K10, M1, M16) if count == threads else (M1, M16)
-                extra = COMPILED[operator] if numel in sizes else ()
-                if numel == M1 and count == threads:
-                    extra = tuple(n for n in eager(operator) if n not in names)
-                    extra += VARIANTS[operator] + compiled(operator)
-                yield Case(operator, "both", "float32", "flat", numel, count, "default", "cpu", names + extra)
-        for numel in (100, K10, M1, M16):
-            yield Case(operator, "forward", "float32", "flat", numel, threads, "default", "cpu", names)
-        for memory in ("mapped", "fresh"):
-            for direction in ("forward", "backward", "both"):
-                for numel in (M1, M16) if memory == "mapped" else (M1,):
-                    yield Case(operator, direction, "float32", "flat", numel, threads, memory, "cpu", names)
-    for operator in (LEARNABLE, STRAIGHT_THROUGH):
-        for dtype in ("bfloat16", "float16", "float64"):
-            for numel in (100, K10, M1, M16) if dtype != "float64" else (M1,):
-                yield Case(operator, "both", dtype, "flat", numel, threads, "default", "cpu", eager(operator))
-        yield Case(operator, "both", "float32", "flat", 100_000_000, threads, "default", "cpu", FEW[operator])
-    for layout in (*PER_CHANNEL, "sliced"):
-        names = LAYOUT if layout in PER_CHANNEL else tuple(n for n in LAYOUT if n != "leaky_ext, one slope")
-        for numel in (K10, M1, M16):
-            yield Case(LEARNABLE, "both", "float32", layout, numel, threads, "default", "cpu", names)
-    yield from block_cases(threads, "cpu")
-
-
-def cuda_quick(threads: int) -> Iterator[Case]:
-    for operator in IMPLEMENTATIONS:
-        for numel in (1_024, M1, M16):
-            yield Case(operator, "both", "float32", "flat", numel, threads, "cached", "cuda", eager(operator))
-    yield Case(LEARNABLE, "both", "bfloat16", "nchw", M16, threads, "cached", "cuda", LAYOUT)
-
-
-def cuda_full(threads: int) -> Iterator[Case]:
-    def case(operator: str, direction: str, dtype: str, layout: str, numel: int, names: tuple[str, ...]) -> Case:
-        return Case(operator, direction, dtype, layout, numel, threads, "cached", "cuda", names)
-
-    for operator in IMPLEMENTATIONS:
-        for numel in (128, 1_024, K10, 100_000, M1, M16, 1 << 26, 1 << 27):
-            extra = COMPILED[operator] if numel in (1_024, 1 << 26) else ()
-            if numel == M1:
-                extra = VARIANTS[operator] + compiled(operator)
-            yield case(operator, "both", "float32", "flat", numel, eager(operator) + extra)
-        for dtype in ("float32", "bfloat16", "float16"):
-            for numel in (M16, 1 << 26):
-                for direction in ("forward", "backward"):
-                    yield case(operator, direction, dtype, "flat", numel, eager(operator))
-                if dtype != "float32":
-                    extra = COMPILED[operator] if numel != M16 and dtype == "bfloat16" else ()
-                    yield case(operator, "both", dtype, "flat", numel, eager(operator) + extra)
-    for layout in (*PER_CHANNEL, "sliced"):
-        names = LAYOUT if layout in PER_CHANNEL else tuple(n for n in LAYOUT if n != "leaky_ext, one slope")
-        for dtype in ("float32", "bfloat16", "float16") if layout in ("nchw", "channels_last") else ("float32",):
-            for direction in ("forward", "backward", "both"):
-                yield case(LEARNABLE, direction, dtype, layout, 1 << 26, names)
-    yield from block_cases(threads, "cuda")
-
-
-def block_case(name: str, operator: str, threads: int, device: str, compiled: bool) -> Case:
-    memory = "cached" if device == "cuda" else "default"
-    names: tuple[str, ...] = BLOCK[operator]
-    if compiled:
-        names += tuple(f"{n}, compiled" for n in names if n in ("leaky_ext", "F.prelu", "F.relu"))
-    numel = BLOCKS[name].activations
-    return Case(operator, "both", "float32", "block", numel, threads, memory, device, names, block=name)
-
-
-def block_cases(threads: int, device: str) -> Iterator[Case]:
-    for name in BLOCKS:
-        for operator in BLOCK:
-            # Compiling a convolution block takes ten seconds each: one operator where people use it most.
-            usual = {"residual": (STRAIGHT_THROUGH,), "unet": (LEARNABLE,)}.get(name, tuple(BLOCK))
-            yield block_case(name, operator, threads, device, compiled=operator in usual)
+def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
+    """Training steps. Compiling takes longer than measuring."""
+    for case in networks(threads=threads, quick=quick):
+        if case.task == TRAINING and (not quick or case.subject == "MLP"):
+            yield replace(case, suite="networks-compiled", compiled=True)
 
 
 SUITES = {
-    ("cpu", "quick"): cpu_quick,
-    ("cpu", "full"): cpu_full,
-    ("cuda", "quick"): cuda_quick,
-    ("cuda", "full"): cuda_full,
+    "calls": calls,
+    "operators": operators,
+    "networks": networks,
+    "compiled": compiled,
+    "networks-compiled": networks_compiled,
 }
+# Of timing, for each case in each process; and fresh processes: the state of a heap decides what a size costs.
+SECONDS = {"calls": 3.0, "operators": 0.4, "networks": 1.5, "compiled": 0.5, "networks-compiled": 2.0}
+PROCESSES = {"calls": 5, "operators": 3, "networks": 2, "compiled": 2, "networks-compiled": 1}
 
 
-def select(device: str, suite: str, threads: int, pattern: str = "") -> list[Case]:
-    """The cases of a suite whose label matches the regular expression."""
-    return [case for case in SUITES[device, suite](threads) if re.search(pattern, case.label)]
+def select(suite: str, *, device: str = "cpu", threads: int = 2, quick: bool = False) -> list[Case]:
+    cases = SUITES[suite](threads=threads, quick=quick)
+    return [replace(case, device=device) for case in cases if device == "cpu" or on_cuda(case, threads)]
+
+
+def on_cuda(case: Case, threads: int) -> bool:
+    """glibc and threads of the host play no part there, and PyTorch has no oneDNN."""
+    return case.malloc == "default" and case.threads == threads and "oneDNN" not in case.contenders

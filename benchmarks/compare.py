@@ -3,61 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from .schema import load
-from .view import beyond_spread, describe, machine, microseconds, table
+import pandas as pd
 
-KEY = ("operator", "direction", "dtype", "layout", "numel", "threads", "memory", "device", "block")
+from .results import ROW, Results
+from .tables import duration, in_full, markdown
+
 SMALLEST = 1.05  # ratio of medians below which nothing is said
-
-
-def entries(result: dict[str, Any]) -> dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]]:
-    return {
-        (*(row[name] for name in KEY), entry["implementation"]): (row, entry)
-        for row in result["rows"]
-        for entry in row["results"]
-    }
 
 
 def compare(before: Path, after: Path) -> str:
     """A Markdown report. Rows that only one of the two has are counted, not compared."""
-    old, new = load(before), load(after)
-    olds, news = entries(old), entries(new)
-    slower, faster, changed, steady = [], [], [], 0
-    for key in olds.keys() & news.keys():
-        (row, a), (_, b) = olds[key], news[key]
-        if "median" not in a or "median" not in b:
-            if a["status"] != b["status"]:
-                changed.append([describe(row), key[-1], a["status"], b["status"]])
-            continue
-        line = (b["median"] / a["median"], describe(row), str(key[-1]), a, b)
-        if beyond_spread(b, a) and line[0] > SMALLEST:
-            slower.append(line)
-        elif beyond_spread(a, b) and line[0] < 1 / SMALLEST:
-            faster.append(line)
-        else:
-            steady += 1
+    old, new = Results.load(before), Results.load(after)
+    both = old.frame().merge(new.frame(), on=ROW, how="outer", suffixes=("_a", "_b"), indicator=True)
+    counts, both = both["_merge"].value_counts(), both[both["_merge"] == "both"]
+    ratio = both["time_b"] / both["time_a"]
+    slower = (both["low_b"] > both["high_a"]) & (ratio > SMALLEST)
+    faster = (both["low_a"] > both["high_b"]) & (ratio < 1 / SMALLEST)
+    changed = (both["problem_a"] == "") != (both["problem_b"] == "")
 
-    def ratios(lines: list[tuple[float, str, str, dict[str, Any], dict[str, Any]]], reverse: bool) -> str:
-        lines.sort(key=lambda line: (line[0], *line[1:3]), reverse=reverse)
-        return table(
-            ["row", "implementation", "before", "after", "after / before"],
-            (
-                [row, name, microseconds(a["median"]), microseconds(b["median"]), f"{r:.2f}"]
-                for r, row, name, a, b in lines
-            ),
-        )
+    def rows(chosen: pd.Series, ascending: bool) -> str:
+        part = both.assign(ratio=ratio)[chosen].sort_values("ratio", ascending=ascending)
+        table = {
+            "": [in_full(case) for case in part.itertuples()],
+            "contender": part["contender"],
+            "before": part["time_a"].map(duration),
+            "after": part["time_b"].map(duration),
+            "after / before": part["ratio"].map("{:.2f}".format),
+        }
+        return markdown(pd.DataFrame(table))
 
-    parts = [f"before: {machine(old)}", f"after: {machine(new)}"]
-    if old["device"] != new["device"]:
-        parts.append("**The devices differ: ratios say nothing about the code.**")
-    parts += [f"## Slower: {len(slower)}", ratios(slower, reverse=True)]
-    parts += [f"## Faster: {len(faster)}", ratios(faster, reverse=False)]
-    if changed:
-        parts += ["## Changed status", table(["row", "implementation", "before", "after"], sorted(changed))]
+    def runs(results: Results) -> str:
+        return "; ".join([results.machine.title, *sorted({str(run) for run in results.runs.values()})])
+
+    parts = [f"before: {runs(old)}", f"after: {runs(new)}"]
+    if old.machine != new.machine:
+        parts.append("**The machines differ: ratios say nothing about the code.**")
+    parts += [f"## Slower: {slower.sum()}", rows(slower, ascending=False)]
+    parts += [f"## Faster: {faster.sum()}", rows(faster, ascending=True)]
+    if changed.any():
+        part = both[changed]
+        labels = [in_full(case) for case in part.itertuples()]
+        table = {"": labels, "contender": part["contender"], "before": part["problem_a"], "after": part["problem_b"]}
+        parts += ["## Timed in one of them only", markdown(pd.DataFrame(table).replace("", "timed"))]
+    steady = len(both) - slower.sum() - faster.sum() - changed.sum()
     parts.append(
-        f"{steady} unchanged within the spread; only before: {len(olds.keys() - news.keys())}, "
-        f"only after: {len(news.keys() - olds.keys())}."
+        f"{steady} unchanged within the spread; only before: {counts['left_only']}, only after: {counts['right_only']}."
     )
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

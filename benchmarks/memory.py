@@ -1,78 +1,67 @@
-"""What a graph keeps, the peak of a call, and kernel launches, as the allocator and the profiler see them."""
+"""What a graph keeps and the peak of a step, as the allocator sees them."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 
-def _allocations(run: Callable[[], Any]) -> tuple[int, int, Any]:
-    """Bytes that `run` left allocated, the most it had at a time, and its result (kept alive until after both)."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        result = run()
-        left, peak = torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before
-        return left, peak, result
+@dataclass
+class Use:
+    """Bytes, of everything that was allocated during a run."""
+
+    peak: int = 0
+    left: int = 0  # at its end
+    marked: int = 0  # when it called `mark`
+
+
+def allocated(run: Callable[[Callable[[], None]], Any], device: str) -> tuple[Use, Any]:
+    """Of run(mark), and what it returned, which is alive until its end."""
+    gc.collect()
+    if device == "cuda":
+        return allocated_on_cuda(run)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        result = run()
-    events, sizes = list(trace.profiler.kineto_results.experimental_event_tree()), []
+        result = run(mark)
+    events, changes = list(trace.profiler.kineto_results.experimental_event_tree()), []
     while events:
         event = events.pop()
         events.extend(event.children)
         if event.tag == torch._C._profiler._EventType.Allocation:
-            sizes.append((event.start_time_ns, event.extra_fields.alloc_size))
-    left = peak = 0
-    for _, size in sorted(sizes, key=lambda item: item[0]):
-        left += size
-        peak = max(peak, left)
-    return left, peak, result
+            changes.append((event.start_time_ns, event.extra_fields.alloc_size))
+        elif event.name == MARK:
+            changes.append((event.start_time_ns, None))
+    use = Use()
+    for _, size in sorted(changes, key=lambda change: change[0]):
+        if size is None:
+            use.marked = use.left
+            continue
+        use.left += size
+        use.peak = max(use.peak, use.left)
+    return use, result
 
 
-def memory_use(bound: Any, x: Tensor, grad: Tensor) -> dict[str, int]:
-    """Bytes of one forward and backward of `bound` (see problem.Bound) on a tensor like x.
-
-    kept: what stays allocated for backward when neither input nor output is held by anyone else.
-    kept_beyond: the same where both are held anyway, by the layers before and after.
-    peak: the most that is allocated at a time, beyond the input and the incoming gradient.
-    """
-    source = x.detach().requires_grad_()
-    inputs = bound.inputs(source)
-    torch.autograd.grad(bound(source), inputs, grad)  # whatever is set up once
-    gc.collect()
-
-    def only_graph() -> Any:
-        node = bound(source.clone()).sum().grad_fn  # keeps no tensor, but its predecessor, whatever that is written in
-        gc.collect()
-        return node
-
-    def forward() -> Tensor:
-        return bound(source)
-
-    def both() -> Any:
-        return torch.autograd.grad(bound(source), inputs, grad)
-
-    kept, _, node = _allocations(only_graph)
-    del node
-    held, _, y = _allocations(forward)
-    own = y.untyped_storage().nbytes() if y.untyped_storage().data_ptr() != source.untyped_storage().data_ptr() else 0
-    del y
-    _, peak, grads = _allocations(both)
-    del grads
-    return {"kept": kept, "kept_beyond": held - own, "peak": peak}
+MARK = "leaky_ext: mark"
 
 
-def launches(call: Callable[[], Any]) -> int:
-    """Kernels that one call puts on the GPU."""
-    call()
+def mark() -> None:
+    with record_function(MARK):
+        pass
+
+
+def allocated_on_cuda(run: Callable[[Callable[[], None]], Any]) -> tuple[Use, Any]:
+    use = Use()
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
-        call()
-        torch.cuda.synchronize()
-    return sum(event.device_type == torch._C._autograd.DeviceType.CUDA for event in trace.events())
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+
+    def mark() -> None:
+        use.marked = torch.cuda.memory_allocated() - before
+
+    result = run(mark)
+    use.left, use.peak = torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before
+    return use, result

@@ -1,177 +1,168 @@
-"""`python -m benchmarks report`: everything that is written from benchmarks/results/*.json, and from files beside it.
-
-- benchmarks/results/DEVICE.md: all tables of a device
-- docs/figures/: charts
-- in README.md and docs/*.md, what stands between <!-- begin NAME --> and <!-- end NAME -->; NAME is one of SECTIONS,
-  or `file PATH`, which takes in a Markdown file without its title
-"""
+"""`python -m benchmarks report`: docs/benchmarks/ and the charts in docs/figures/, from benchmarks/results/*.json."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from . import charts, tables, view
-from .cases import M1, eager, threads_name
-from .environment import ROOT
-from .implementations import FIXED, LEARNABLE, STRAIGHT_THROUGH
-from .schema import RESULTS, load
+import pandas as pd
 
-Result = dict[str, Any]
-FIGURES = ROOT / "docs" / "figures"
-MARKED = re.compile(r"(<!-- begin (?P<name>[^>]+?) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
-NOTHING = (
-    "No results are committed yet: `python -m benchmarks run --full && python -m benchmarks report` writes them.\n"
+from . import charts, tables
+from .cases import BOTH, FORWARD, INFERENCE, THEN_READ, TRAINING, size_name
+from .contenders import BY_HAND, MAIN
+from .machine import ROOT
+from .results import RESULTS, Results, load_all
+from .tables import OWN, by_case, describe, duration, in_full, markdown, memory, pick, ratios, speedup, versus
+
+PAGES, FIGURES = ROOT / "docs" / "benchmarks", ROOT / "docs" / "figures"
+HOW_TO_READ = (
+    "Ratios are PyTorch's own time over leaky_ext's in the same processes: 1.25 is 1.25 times as fast, and **bold** is "
+    "slower. [How the figures are taken](../performance.md)."
 )
+NOTHING = "No results are committed yet: `python -m benchmarks run` and `python -m benchmarks report` write them.\n"
 
 
-def load_results(folder: Path = RESULTS) -> dict[str, Result]:
-    """Name of the file -> results; CPUs first."""
-    paths = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(".quick.json")]
-    results = {path.stem: load(path) for path in paths}
-    return dict(sorted(results.items(), key=lambda item: item[1]["device"]["type"]))
+def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str:
+    """What a training step gains: a table for each machine."""
+    parts = []
+    for name, result in results.items():
+        frame = pick(result.frame(), suite=("networks", "networks-compiled"), task=TRAINING, malloc="default")
+        cases = by_case(frame)
+        if cases.empty:
+            continue
+        table = pd.concat([cases[["subject", "compiled"]], versus(cases, OWN)], axis=1)
+        table = table.pivot(index="subject", columns="compiled", values=list(OWN)).reindex(cases["subject"].unique())
+        table.loc["median"] = table.median()
+        shown = pd.DataFrame({"training step of": table.index})
+        for compiled, word in ((False, ""), (True, "compiled: ")):
+            for pair in OWN:
+                if (pair, compiled) in table:
+                    shown[word + pair] = table[pair, compiled].map(speedup).values
+        run = result.runs["networks"] if "networks" in result.runs else result.runs["networks-compiled"]
+        parts += [f"{result.machine.title}; {run} ([all rows]({link}{name}.md)):", markdown(shown)]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n" if parts else NOTHING
 
 
-def device_page(result: Result) -> str:
-    """All tables of one device."""
+def summary(result: Results) -> str:
+    """What a terminal is shown after a run: every ratio to PyTorch's own."""
+    cases = by_case(result.frame())
+    if cases.empty:
+        return "No rows.\n"
+    table = versus(cases, OWN)
+    lines = [*(f"  {title:>30}" for title in table)]
+    text = "PyTorch's own time over leaky_ext's; below 1, leaky_ext is slower\n" + "".join(lines) + "\n"
+    for case, row in zip(cases.itertuples(), table.itertuples(index=False), strict=True):
+        if not all(math.isnan(value) for value in row):
+            text += "".join(f"  {'' if math.isnan(v) else f'{v:.2f}':>30}" for v in row) + f"  {in_full(case)}\n"
+    return text
+
+
+def page(result: Results) -> str:
+    """All that is known of one machine."""
+    machine, frame = result.machine, result.frame()
+    facts = [machine.cpu, f"{machine.cores} cores", f"{machine.memory_gib} GiB", machine.caches, machine.system]
+    runs = [{"suite": s, "measured with": str(r), "took": f"{r.seconds:.0f} s"} for s, r in result.runs.items()]
+    config = "".join(f"```text\n{text.strip()}\n```\n\n" for text in {run.config for run in result.runs.values()})
     parts = [
-        f"# {result['device']['name']}",
-        f"Written by `python -m benchmarks report`. {view.machine(result)}. The run took {result['seconds']:.0f} s.",
-        "Ratios are the other implementation's median over leaky_ext's in the same row: above 1, leaky_ext is faster.",
-        "```text\n" + result["software"]["config"].strip() + "\n```",
-    ]
-    threads = sorted({row["threads"] for row in result["rows"]})
-    for dtype in ("float32", "bfloat16", "float16"):
-        for count in threads:
-            ratios = tables.against(result, dtype, count)
-            if not ratios.startswith("No rows"):
-                parts += [f"## Forward + backward, {dtype}, {threads_name(count)}: ratios", ratios]
-    for operator, title in view.TITLES.items():
-        for count in threads:
-            times = tables.by_size(result, operator, count)
-            if not times.startswith("No rows"):
-                parts += [
-                    f"## {title[0].upper()}{title[1:]}: forward + backward, {threads_name(count)}",
-                    times,
-                ]
-    for memory in ("default", "fresh", "mapped", "cached"):
-        share = tables.shares(result, memory)
-        if not share.startswith("No rows"):
-            parts += [f"## Share of the copy bandwidth, outputs in {memory} memory", share]
-    parts += ["## Slopes for each channel, and slices", tables.layouts(result)]
-    parts += ["## Memory", tables.memory(result)]
-    parts += ["## Blocks: forward + backward", tables.blocks(result)]
-    parts += ["## Where another one is faster", tables.losses(result)]
-    parts += ["## Not timed", tables.not_timed(result)]
-    parts += ["## All rows", tables.everything(result)]
+        f"# {machine.title}",
+        "Written by `python -m benchmarks report`. " + "; ".join(fact for fact in facts if fact) + ".",
+        HOW_TO_READ, markdown(pd.DataFrame(runs)), config,
+    ]  # fmt: skip
+    for title, text in sections(frame):
+        if text != "No rows.\n":
+            parts += [f"## {title}", text]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    kept = {"default": "", "kept": ", memory kept by glibc"}
+    for suite, how in (("networks", "eager"), ("networks-compiled", "compiled")):
+        for task in (TRAINING, INFERENCE):
+            for malloc, words in kept.items():
+                rows = pick(frame, suite=suite, task=task, malloc=malloc)
+                yield f"Networks, {task}, {how}{words}", ratios(rows, describe)
+        rows = pick(frame, suite=suite, malloc="default")
+        yield f"Networks, {how}: MiB kept for backward", memory(rows, MAIN)
+        yield f"Networks, {how}: peak of a training step, MiB", memory(rows, MAIN, "peak")
+
+    yield from operators(pick(frame, suite="operators"), kept)
+
+    compiled = pick(frame, suite="compiled")
+    pairs = OWN | {"learnable / where": ("learnable", "where")}
+    yield "Compiled, forward + backward", ratios(compiled, describe, pairs)
+    yield "Compiled: MiB kept for backward", memory(compiled, (*MAIN, "where"))
+    calls = pick(frame, suite="calls")
+    yield "Calls of 100 elements", markdown(times(calls))
+    yield "Not timed", markdown(not_timed(frame))
+    yield "All rows", markdown(everything(frame))
+
+
+def operators(frame: pd.DataFrame, kept: dict[str, str]) -> Iterator[tuple[str, str]]:
+    flat = pick(frame, group="", layout="flat")
+    pairs = OWN | {"learnable / LeakyReLU": ("learnable", "LeakyReLU")}
+    for task in (BOTH, FORWARD, THEN_READ):
+        for (dtype, threads, malloc), rows in pick(flat, task=task).groupby(["dtype", "threads", "malloc"], sort=False):
+            title = f"Operators, {task}, {dtype}, {tables.threads_name(threads)}{kept[malloc]}"
+            yield title, ratios(rows, lambda case: size_name(case.numel), pairs, "elements")
+    by_hand = {f"{ours} / {other}": (ours, other) for ours, names in BY_HAND.items() for other in names}
+    hand = pick(frame, group="by hand")
+    yield "Operators beside formulas written by hand, forward + backward", ratios(hand, describe, by_hand)
+    channels = {"learnable / PReLU": ("learnable", "PReLU"), "learnable / oneDNN": ("learnable", "oneDNN")}
+    layouts = pick(frame, layout=("nchw", "channels_last"))
+    yield "Operators with a slope per channel, forward + backward", ratios(layouts, describe, channels)
+    most = frame[frame["threads"] == frame["threads"].max()]
+    yield "Operators: share of the bandwidth of copy_", tables.bandwidth(most)
+
+
+def times(frame: pd.DataFrame) -> pd.DataFrame:
+    table = frame.pivot_table(index="contender", columns="task", values="time", sort=False)
+    return table.map(duration).reset_index()
+
+
+def not_timed(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = frame[frame["problem"] != ""]
+    labels = [in_full(case) for case in rows.itertuples()]
+    return pd.DataFrame({"": labels, "contender": rows["contender"], "why": rows["problem"]})
+
+
+def everything(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = frame[frame["problem"] == ""]
+    return pd.DataFrame(
+        {
+            "": [in_full(case) for case in rows.itertuples()],
+            "contender": rows["contender"],
+            "time": rows["time"].map(duration),
+            "quartiles": [f"{duration(a)} to {duration(b)}" for a, b in zip(rows["low"], rows["high"], strict=True)],
+            "processes": rows["times"].map(len),
+            "kept, MiB": rows["kept"].map(tables.mebibytes),
+            "beyond input and output": rows["beyond"].map(tables.mebibytes),
+            "peak, MiB": rows["peak"].map(tables.mebibytes),
+        }
+    )
+
+
+def index(results: dict[str, Results]) -> str:
+    written = "Written by `python -m benchmarks report` from benchmarks/results."
+    parts = ["# Benchmarks", written, HOW_TO_READ, headline(results, link="")]
+    if results:
+        speed_up = "![Speed-up over PyTorch's own against the number of elements](../figures/speed-up.svg)"
+        parts += ["## Operators by size", speed_up]
+        parts += ["## Memory", "![Bytes per element kept for backward](../figures/memory.svg)"]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def each(write: Callable[[str, Result], str]) -> Callable[[dict[str, Result]], str]:
-    """A section with a part for each device."""
-
-    def section(results: dict[str, Result]) -> str:
-        return (
-            "\n\n".join(write(name, result).strip() for name, result in results.items()) + "\n" if results else NOTHING
-        )
-
-    return section
+def pages(folder: Path = RESULTS) -> dict[Path, str]:
+    """Path -> text of every page."""
+    results = load_all(folder)
+    texts = {PAGES / f"{name}.md": page(result) for name, result in results.items()}
+    return {PAGES / "README.md": index(results), **texts}
 
 
-def headline(name: str, result: Result) -> str:
-    threads = result["threads"]
-    parts = [f"**{view.machine(result)}** ([all rows](benchmarks/results/{name}.md))"]
-    for operator, title in ((LEARNABLE, "Learnable slope"), (STRAIGHT_THROUGH, "Straight-through ReLU")):
-        parts.append(f"{title}, float32, forward + backward through autograd (in brackets: times leaky_ext's):")
-        parts.append(tables.by_size(result, operator, threads, only=eager(operator)))
-    halves = tables.against(result, "bfloat16", threads)
-    if not halves.startswith("No rows"):
-        parts += ["bfloat16, the same: times over leaky_ext's.", halves]
-    parts.append(f"![Time of forward and backward against the number of elements](docs/figures/{name}-time.svg)")
-    return "\n\n".join(parts)
-
-
-def memory(name: str, result: Result) -> str:
-    return f"![Memory kept for backward](docs/figures/{name}-memory.svg)"
-
-
-def slower(name: str, result: Result) -> str:
-    def main_rows(row: dict[str, Any]) -> bool:
-        return (
-            row["memory"] in ("default", "cached") and row["direction"] == "both" and row["layout"] in ("flat", "block")
-        )
-
-    return f"{view.machine(result)}:\n\n{tables.losses(result, main_rows)}"
-
-
-def compiled(name: str, result: Result) -> str:
-    row = view.row_of(
-        result, operator=LEARNABLE, direction="both", dtype="float32", layout="flat", numel=M1,
-        threads=result["threads"], memory=view.default_memory(result),
-    )  # fmt: skip
-    return tables.times_table([row], ["1M elements, forward + backward"]) if row else "No rows."
-
-
-SECTIONS: dict[str, Callable[[dict[str, Result]], str]] = {
-    "headline": each(headline),
-    "memory": each(memory),
-    "memory table": each(lambda name, result: f"{view.machine(result)}:\n\n{tables.memory(result)}"),
-    "blocks": each(lambda name, result: f"{view.machine(result)}:\n\n{tables.blocks(result)}"),
-    "slower": each(slower),
-    "compiled": each(compiled),
-    "mapped": each(
-        lambda name, result: tables.shares(result, "cached" if result["device"]["type"] == "cuda" else "mapped")
-    ),
-    "default": each(lambda name, result: tables.shares(result, "default")),
-    "fixed": each(lambda name, result: tables.by_size(result, FIXED, result["threads"])),
-}
-
-
-def included(path: str) -> str:
-    """A Markdown file without its title; its links are made to work from the root."""
-    file = ROOT / path
-    if not file.is_file():
-        return f"`{path}` is not there yet.\n"
-    text = re.sub(r"\A# .*\n+", "", file.read_text())
-    return re.sub(r"(\]\()(?!https?://|#|/)", rf"\g<1>{Path(path).parent}/", text).strip() + "\n"
-
-
-def fill(text: str, results: dict[str, Result]) -> str:
-    """The text with everything between markers written anew."""
-
-    def section(match: re.Match[str]) -> str:
-        name = match["name"]
-        content = included(name.removeprefix("file ")) if name.startswith("file ") else SECTIONS[name](results)
-        return f"{match[1]}\n{content}\n{match[3]}"
-
-    return MARKED.sub(section, text)
-
-
-def outputs(folder: Path = RESULTS) -> dict[Path, str]:
-    """Path -> content of every text file that a report writes."""
-    results = load_results(folder)
-    pages = {folder / f"{name}.md": device_page(result) for name, result in results.items()}
-    marked = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    return pages | {path: fill(path.read_text(), results) for path in marked if "<!-- begin " in path.read_text()}
-
-
-def report(check: bool = False, folder: Path = RESULTS) -> int:
-    """Writes all outputs; with `check`, says which are out of date and returns 1 where one is."""
-    stale = [path for path, text in outputs(folder).items() if not path.is_file() or path.read_text() != text]
-    pictures = charts.all_charts(load_results(folder), FIGURES)
-    # Pictures differ with the release of matplotlib: each carries a digest of what it was drawn from.
-    stale += [path for path, chart in pictures.items() if chart.digest != charts.digest_of(path)]
-    for path in stale:
-        print(
-            f"{'out of date' if check else 'written'}: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}"
-        )
-    if check:
-        return int(bool(stale))
-    for path, text in outputs(folder).items():
+def write(folder: Path = RESULTS) -> None:
+    for path, text in pages(folder).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for path, chart in pictures.items():
-        if path in stale:
-            chart.save(path)
-    return 0
+        print(path.relative_to(ROOT))
+    for path in charts.draw_all(load_all(folder), FIGURES):
+        print(path.relative_to(ROOT))

@@ -1,146 +1,110 @@
-"""`python -m benchmarks run`: starts the workers, shows how far they are, writes the results."""
+"""`python -m benchmarks run SUITE ...`: measures in fresh processes, merges results into the machine's file."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import json
+import itertools
 import os
-import subprocess
-import sys
+import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from itertools import groupby
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from . import environment, schema
-from .cases import MEMORY_TUNABLES, Case, select
+from . import worker
+from .cases import MALLOC, PROCESSES, SECONDS, Case, select
+from .machine import this_machine, this_run
+from .results import RESULTS, Results, row
 
-# Of timing; checks and compilation come on top.
-SECONDS_A_ROW = {("cpu", "quick"): 0.5, ("cpu", "full"): 2.0, ("cuda", "quick"): 0.2, ("cuda", "full"): 0.6}
 
-
-def run(device: str, suite: str, pattern: str = "", out: Path | None = None, threads: int | None = None) -> Path:
-    """Runs a suite and returns the path of its results."""
-    threads = threads or torch.get_num_threads()
-    cases = sorted(select(device, suite, threads, pattern), key=lambda case: case.memory)
-    if not cases:
-        raise SystemExit(f"no case matches {pattern!r}")
-    facts = environment.describe(device)
-    name = environment.slug(facts) + (".json" if suite == "full" and not pattern else ".quick.json")
-    path = out or schema.RESULTS / name
-    start = time.monotonic()
-    rows: list[dict[str, Any]] = []
-    complete = False
-    with progress(cases) as advance, contextlib.suppress(KeyboardInterrupt):
-        for memory, group in groupby(cases, key=lambda case: case.memory):
-            for case, row in in_workers(list(group), memory, SECONDS_A_ROW[device, suite]):
-                rows.append(row)
-                advance(case, row)
-        complete = True
-    result = {
-        "schema": schema.VERSION,
-        "date": environment.now(),
-        "suite": suite,
-        "filter": pattern,
-        "complete": complete,
-        "threads": threads,
-        "seconds": round(time.monotonic() - start, 1),
-        "device": facts,
-        "software": environment.software(),
-        "rows": rows,
-    }
-    schema.save(result, path)
+def run(suites: Sequence[str], *, device: str, quick: bool, threads: int | None, out: Path | None) -> Path:
+    """Measures suites one after the other. What a suite found is in the file as soon as it is done or interrupted."""
+    machine = this_machine(device)
+    path = out or RESULTS / f"{machine.slug}{'.quick' if quick else ''}.json"
+    for suite in suites:
+        cases = select(suite, device=device, threads=threads or torch.get_num_threads(), quick=quick)
+        begin = time.monotonic()
+        processes, seconds = (1, SECONDS[suite] / 3) if quick else (PROCESSES[suite], SECONDS[suite])
+        rows, interrupted = measure_suite(suite, cases, processes=processes, seconds=seconds)
+        results = Results.load(path) if path.exists() else Results(machine)
+        results.merge(suite, this_run(quick=quick, seconds=time.monotonic() - begin), rows)
+        results.save(path)
+        if interrupted:
+            break
     return path
 
 
-def in_workers(cases: list[Case], memory: str, seconds: float) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Each case with its row. Where a worker dies, the case that it was at is lost, and a new worker does the rest."""
-    variables = dict(os.environ)
-    variables.pop("GLIBC_TUNABLES", None)
-    if MEMORY_TUNABLES[memory]:
-        variables["GLIBC_TUNABLES"] = MEMORY_TUNABLES[memory]
-    left = list(cases)
-    while left:
-        with tempfile.TemporaryDirectory() as folder:
-            order = Path(folder) / "cases.json"
-            order.write_text(json.dumps([asdict(case) for case in left]))
-            command = [sys.executable, "-m", "benchmarks.worker", str(order), str(seconds)]
-            log = Path(folder) / "log"  # profilers and compilers talk; it matters only where the worker dies
-            with (
-                log.open("w") as errors,
-                subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables, cwd=environment.ROOT
-                ) as worker,
-            ):
-                assert worker.stdout is not None
-                try:
-                    for line in worker.stdout:
-                        yield left.pop(0), json.loads(line)
-                except BaseException:
-                    worker.terminate()
-                    raise
-            if left:
-                print(log.read_text()[-2000:], file=sys.stderr)
-                yield left[0], lost(left.pop(0), f"the process ended with status {worker.returncode}")
+def measure_suite(
+    suite: str, cases: list[Case], *, processes: int, seconds: float
+) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of the results, and whether Ctrl-C came before all was measured."""
+    found: dict[tuple[Case, str], list[dict[str, Any]]] = defaultdict(list)  # by case and contender
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    interrupted = False
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        groups = [
+            (process, group)
+            for process in range(processes)
+            for group in in_one_process([case for case in cases if process == 0 or not case.once])
+        ]
+        task = progress.add_task(suite, total=sum(len(group) for _, group in groups))
+        try:
+            for process, together in groups:
+                progress.update(task, description=f"{suite}: {together[0].subject}")
+                for case, results in in_fresh_process(together, found, seconds=seconds, process=process):
+                    for name, result in results.items():
+                        found[case, name].append(result)
+                        if "problem" in result:
+                            console.print(f"{case.subject}, {name}: {result['problem']}", markup=False, highlight=False)
+                    progress.advance(task)
+        except KeyboardInterrupt:
+            interrupted = True
+    measured = ((case, name) for case in cases for name in case.contenders if found[case, name])
+    return [row(case.key, name, found[case, name]) for case, name in measured], interrupted
 
 
-def lost(case: Case, reason: str) -> dict[str, Any]:
-    results = [{"implementation": name, "status": "failed", "reason": reason} for name in case.implementations]
-    return {**case.key(), "results": results}
+def in_one_process(cases: list[Case]) -> list[list[Case]]:
+    ordered = sorted(cases, key=lambda case: case.process)
+    return [list(group) for _, group in itertools.groupby(ordered, key=lambda case: case.process)]
 
 
-def weight(case: Case) -> float:
-    """About how long a case takes, for the time left."""
-    compiled = sum(name.endswith("compiled") for name in case.implementations)
-    return 1 + case.numel / 2e6 + (12 if case.block else 2.5) * compiled
+def in_fresh_process(
+    cases: list[Case], found: dict[tuple[Case, str], list[dict[str, Any]]], *, seconds: float, process: int
+) -> Iterator[tuple[Case, worker.Results]]:
+    """Each case with its results, in an order of this process's own. Contenders that had a problem are not run again.
 
-
-@contextlib.contextmanager
-def progress(cases: list[Case]) -> Iterator[Callable[[Case, dict[str, Any]], None]]:
-    """A bar with the time left on a terminal, a line for each row elsewhere."""
-    total, done = sum(map(weight, cases)), 0
-
-    def complain(row: dict[str, Any]) -> str:
-        return "".join(
-            f"\n    {r['implementation']}: {r['status']}, {r['reason']}" for r in row["results"] if "reason" in r
-        )
-
-    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
-
-        def line(case: Case, row: dict[str, Any]) -> None:
-            nonlocal done
-            done += 1
-            print(f"[{done}/{len(cases)}] {case.label}{complain(row)}", file=sys.stderr, flush=True)
-
-        yield line
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(),
-        TextColumn("{task.fields[rows]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[label]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=120) as bar:
-        task = bar.add_task("", total=total, rows=f"0/{len(cases)}", label=cases[0].label)
-
-        def advance(case: Case, row: dict[str, Any]) -> None:
-            nonlocal done
-            done += 1
-            following = cases[done].label if done < len(cases) else ""
-            bar.update(task, advance=weight(case), rows=f"{done}/{len(cases)}", label=following)
-            if complain(row):
-                bar.console.print(case.label + complain(row), markup=False, highlight=False)
-
-        yield advance
+    Where the process dies, that is the result of the cases that are left.
+    """
+    malloc = cases[0].malloc
+    os.environ["GLIBC_TUNABLES"] = MALLOC[malloc]  # is read when a process starts
+    shuffled = random.Random(process).sample(cases, len(cases))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=worker.start, initargs=(f"{folder}/log", malloc)
+        ) as pool,
+    ):
+        futures: dict[Case, Future[worker.Results]] = {}
+        for case in shuffled:
+            names = tuple(n for n in case.contenders if not any("problem" in r for r in found[case, n]))
+            futures[case] = pool.submit(
+                worker.measure_case, replace(case, contenders=names), seconds=seconds, process=process
+            )
+        try:
+            for case, future in futures.items():
+                error = future.exception()  # the process died, or no contender is to blame
+                if isinstance(error, KeyboardInterrupt):
+                    raise error
+                problem = f"failed: {worker.first_line(error)}" if error else ""
+                yield case, {name: {"problem": problem} for name in case.contenders} if error else future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,264 +1,155 @@
-"""The tables of a report, as Markdown.
-
-Ratios are another implementation's median over leaky_ext's, within one row: above 1, leaky_ext is faster.
-"""
+"""From rows of results to ratios, and to Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from .blocks import BLOCKS
-from .cases import K10, M1, M16, size_name, threads_name
-from .implementations import FIXED, IMPLEMENTATIONS, LEARNABLE, STRAIGHT_THROUGH
-from .view import (
-    DIRECTIONS,
-    OURS,
-    TITLES,
-    Result,
-    Row,
-    beyond_spread,
-    default_memory,
-    describe,
-    full_name,
-    machine,
-    measured,
-    microseconds,
-    ratio,
-    row_of,
-    rows_of,
-    spread,
-    table,
-    times,
-)
+import pandas as pd
+
+from .cases import KEY, M, size_name
+from .contenders import PEER
+
+MIB = 1 << 20
 
 
-def times_table(rows: list[Row], heads: list[str]) -> str:
-    """Implementations down, one column for each row: median, and its ratio to leaky_ext's. The fastest is bold."""
-    names = list(
-        dict.fromkeys(r["implementation"] for row in rows for r in row["results"] if r["status"] != "yardstick")
-    )
-    best = [min((r["median"] for r in row["results"] if r["status"] == "ok"), default=0.0) for row in rows]
-
-    def cell(row: Row, name: str, fastest: float) -> str:
-        entry = next((r for r in row["results"] if r["implementation"] == name), None)
-        if entry is None:
-            return ""
-        if "median" not in entry:
-            return entry["status"]
-        text = microseconds(entry["median"])
-        text = f"**{text}**" if entry["median"] == fastest else text
-        against = ratio(row, name)
-        return text if name == OURS or against is None else f"{text} ({times(against)})"
-
-    return table(
-        ["", *heads],
-        (
-            [full_name(rows[0], {"implementation": name}), *(cell(r, name, b) for r, b in zip(rows, best, strict=True))]
-            for name in names
-        ),
-    )
+def markdown(frame: pd.DataFrame) -> str:
+    """The first column to the left, the others to the right."""
+    if frame.empty:
+        return "No rows.\n"
+    rule = ["---"] + ["---:"] * (len(frame.columns) - 1)
+    lines = [list(frame.columns), rule, *frame.astype(str).values.tolist()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def by_size(result: Result, operator: str, threads: int, only: tuple[str, ...] = (), **key: Any) -> str:
-    """Forward and backward, one column for each size; of all implementations, or of these."""
-    key = {"direction": "both", "dtype": "float32", "layout": "flat", "memory": default_memory(result)} | key
-    rows = sorted(rows_of(result, operator=operator, threads=threads, **key), key=lambda row: row["numel"])
-    if only:
-        rows = [{**row, "results": [r for r in row["results"] if r["implementation"] in only]} for row in rows]
-    return times_table(rows, [size_name(row["numel"]) for row in rows]) if rows else "No rows."
+def duration(microseconds: float) -> str:
+    if math.isnan(microseconds):
+        return ""
+    for scale, unit in ((1e6, "s"), (1e3, "ms")):
+        if microseconds >= 0.9995 * scale:
+            return f"{microseconds / scale:.3g} {unit}"
+    return f"{microseconds:.3g} µs"
 
 
-# (what is compared, operator, implementation)
-AGAINST = [
-    ("learnable / `torch.where`", LEARNABLE, "where"),
-    ("learnable / `clamp`", LEARNABLE, "clamp"),
-    ("learnable / `F.prelu`", LEARNABLE, "F.prelu"),
-    ("learnable / `F.leaky_relu` (no d(alpha) to compute)", LEARNABLE, "F.leaky_relu"),
-    ("learnable / compiled `torch.where`", LEARNABLE, "where, compiled"),
-    ("fixed slope / `F.leaky_relu`", FIXED, "F.leaky_relu"),
-    ("straight-through / `F.relu`", STRAIGHT_THROUGH, "F.relu"),
-    ("straight-through / `NSReLU`", STRAIGHT_THROUGH, "NSReLU"),
-    ("straight-through / `detach` of two", STRAIGHT_THROUGH, "detach"),
-    ("straight-through / `FWBWMismatch`", STRAIGHT_THROUGH, "FWBWMismatch"),
-]
+def mebibytes(count: float) -> str:
+    return "" if math.isnan(count) else f"{count / MIB:.2f}"
 
 
-def against(result: Result, dtype: str, threads: int, **key: Any) -> str:
-    """Ratios of forward + backward: what is compared down, sizes across."""
-    key = {
-        "direction": "both",
-        "dtype": dtype,
-        "layout": "flat",
-        "memory": default_memory(result),
-        "threads": threads,
-    } | key
-    sizes = sorted({row["numel"] for row in rows_of(result, **key)})
-    sizes = [n for n in sizes if n in (100, 1_024, K10, M1, M16, 1 << 26)] or sizes
-
-    def cells(operator: str, name: str) -> list[str]:
-        values = [ratio(row_of(result, operator=operator, numel=n, **key), name) for n in sizes]
-        return [times(value) for value in values]
-
-    rows = [(title, *cells(operator, name)) for title, operator, name in AGAINST]
-    return table(["", *map(size_name, sizes)], [row for row in rows if any(row[1:])])
+def speedup(ratio: float) -> str:
+    """Bold where it is a loss."""
+    if math.isnan(ratio):
+        return ""
+    text = f"{ratio:.2f}" if ratio < 9.95 else f"{ratio:.0f}"
+    return f"**{text}**" if float(text) < 1 else text
 
 
-def shares(result: Result, memory: str) -> str:
-    """How near the memory's limit: bytes that have to move over time, as a share of copy_'s in the same row."""
-    rows = [r for r in rows_of(result, memory=memory) if measured(r, "copy_") and r["bytes_to_move"]]
-    order = list(IMPLEMENTATIONS)
-    keys = ("direction", "dtype", "threads", "numel")
-    rows.sort(key=lambda r: (order.index(r["operator"]), r["layout"] != "flat", *(r[key] for key in keys)))
-
-    def line(row: Row) -> list[str]:
-        copy = measured(row, "copy_")
-        assert copy is not None
-        size = {"float64": 8, "float32": 4}.get(row["dtype"], 2) * row["numel"]
-        bandwidth = 2 * size / copy["median"]  # bytes a microsecond
-
-        def share(entry: dict[str, Any] | None) -> str:
-            return f"{row['bytes_to_move'] / entry['median'] / bandwidth:.0%}" if entry else ""
-
-        rivals = {LEARNABLE: "F.prelu", FIXED: "F.leaky_relu", STRAIGHT_THROUGH: "F.relu"}
-        mine = measured(row, OURS)
-        add = measured(row, "add_out")
-        return [
-            describe(row),
-            microseconds(mine["median"]) if mine else "",
-            share(mine),
-            share(measured(row, rivals[row["operator"]])),
-            f"{bandwidth / 1e3:.3g} GB/s",
-            times(copy["median"] / mine["median"]) if mine and row["direction"] == "forward" else "",
-            times(add["median"] / mine["median"]) if mine and add else "",
-        ]
-
-    head = ["", "leaky_ext", "of copy_", "PyTorch's own, of copy_", "copy_", "copy_ / ours", "add(out=) / ours"]
-    return table(head, map(line, rows))
+def pick(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The rows that have these values; a tuple allows several."""
+    for name, value in wanted.items():
+        frame = frame[frame[name].isin(value if isinstance(value, tuple) else (value,))]
+    return frame
 
 
-def layouts(result: Result) -> str:
-    """Learned slopes for each channel, against one slope on the same tensor and against F.prelu."""
-    memory = default_memory(result)
-    rows = [r for r in rows_of(result, operator=LEARNABLE, memory=memory) if r["layout"] not in ("flat", "block")]
-    names = {
-        "nchw": "per channel, NCHW",
-        "channels_last": "per channel, channels_last",
-        "btc": "per channel, (B, T, C)",
-        "sliced": "one slope, x[:, :n] of a wider x",
-    }
-
-    def line(row: Row) -> list[str]:
-        mine, shared = measured(row, OURS), measured(row, "leaky_ext, one slope")
-        cells = [names[row["layout"]], DIRECTIONS[row["direction"]], row["dtype"], size_name(row["numel"])]
-        cells.append(microseconds(mine["median"]) if mine else "")
-        cells.append(times(mine["median"] / shared["median"]) if mine and shared else "")
-        return cells + [times(ratio(row, name)) for name in ("F.prelu", "where", "F.leaky_relu")]
-
-    head = ["", "direction", "dtype", "elements", "leaky_ext", "of one slope's time", "F.prelu", "where"]
-    return table([*head, "F.leaky_relu (no d(alpha))"], map(line, rows))
+def by_case(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line for each case, in the order of the file, with the times of each contender: a list, one per process."""
+    timed = frame[frame["problem"] == ""]
+    table = timed.pivot_table(index=list(KEY), columns="contender", values="times", aggfunc="first", sort=False)
+    return table.reset_index()
 
 
-def memory(result: Result) -> str:
-    """Bytes an element in float32, measured on the allocator."""
-    lines: list[list[str]] = []
-    for operator in IMPLEMENTATIONS:
-        for row in rows_of(result, operator=operator, direction="both", dtype="float32", layout="flat", numel=M1):
-            for entry in row["results"]:
-                name = f"{TITLES[operator]}: {full_name(row, entry)}"
-                if "kept" in entry and name not in [line[0] for line in lines]:
-                    values = [f"{entry[k] / row['numel']:.3f}" for k in ("kept", "kept_beyond", "peak")]
-                    kernels = [str(entry["launches"])] if "launches" in entry else []
-                    lines.append([name, *values, *kernels])
-    head = ["bytes an element, float32", "kept for backward", "beyond input and output", "peak"]
-    if lines and len(lines[0]) > len(head):
-        head.append("kernel launches")
-    return table(head, lines)
+def ratio(mine: Any, theirs: Any) -> float:
+    """Times over times: the median over the processes that measured both."""
+    if not isinstance(mine, list) or not isinstance(theirs, list):
+        return math.nan
+    return float(pd.Series([b / a for a, b in zip(mine, theirs, strict=True)]).median())
 
 
-def blocks(result: Result) -> str:
-    parts = []
-    for name, block in BLOCKS.items():
-        rows = [row for row in result["rows"] if row["block"] == name]
-        for row in rows:
-            lines = []
-            for entry in row["results"]:
-                title = full_name(row, entry)
-                if "median" not in entry:
-                    lines.append([title, entry["status"], "", "", ""])
-                    continue
-                compiled = ", compiled" if entry["implementation"].endswith(", compiled") else ""
-                value = ratio(row, entry["implementation"], OURS + compiled)
-                memory_ = [f"{entry[k] / 2**20:.2f}" if k in entry else "" for k in ("kept", "peak")]
-                lines.append([title, microseconds(entry["median"]), spread(entry), times(value), *memory_])
-            head = [f"{block.title}, {TITLES[row['operator']]}", "median", "quartiles", "over leaky_ext's"]
-            parts.append(table([*head, "kept, MiB", "peak, MiB"], lines))
-    return "\n\n".join(parts) or "No rows."
-
-
-def losses(result: Result, only: Callable[[Row], bool] = lambda row: True) -> str:
-    """Where another one is faster than leaky_ext, beyond the spread of both; eager against eager, the worst first."""
-    found = []
-    for row in filter(only, result["rows"]):
-        for entry in row["results"]:
-            compiled = ", compiled" if entry["implementation"].endswith(", compiled") else ""
-            mine = measured(row, OURS + compiled)
-            if (
-                mine
-                and entry["status"] == "ok"
-                and not entry["implementation"].startswith(OURS)
-                and beyond_spread(mine, entry)
-            ):
-                found.append((entry["median"] / mine["median"], row, entry, mine))
-    found.sort(key=lambda item: item[0])
-    return table(
-        ["where another one is faster", "which", "its median", "leaky_ext's", "ratio"],
-        (
-            (describe(row), full_name(row, entry), *map(microseconds, (entry["median"], mine["median"])), times(value))
-            for value, row, entry, mine in found
-        ),
+def versus(cases: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """One column for each pair (ours, other): how many times as fast ours is."""
+    nothing = pd.Series([None] * len(cases), index=cases.index)
+    return pd.DataFrame(
+        {
+            title: [ratio(a, b) for a, b in zip(cases.get(ours, nothing), cases.get(other, nothing), strict=True)]
+            for title, (ours, other) in pairs.items()
+        },
+        index=cases.index,
+        dtype=float,
     )
 
 
-def not_timed(result: Result) -> str:
-    """What was refused, failed or left out, and why."""
-    return table(
-        ["row", "implementation", "", "why"],
-        (
-            [describe(row), entry["implementation"], entry["status"], entry["reason"].replace("|", "\\|")]
-            for row in result["rows"]
-            for entry in row["results"]
-            if "reason" in entry
-        ),
-    )
+OWN = {f"{ours} / {peer}": (ours, peer) for ours, peer in PEER.items()}
 
 
-def everything(result: Result) -> str:
-    return "\n\n".join(
-        f"{describe(row)}\n\n"
-        + table(
-            ["", "median", "quartiles", "samples", "ratio"],
-            (
-                (
-                    full_name(row, entry),
-                    microseconds(entry["median"]),
-                    spread(entry),
-                    str(len(entry["samples"])),
-                    times(ratio(row, entry["implementation"])),
-                )
-                for entry in row["results"]
-                if "median" in entry
-            ),
-        )
-        for row in result["rows"]
-    )
+def ratios(
+    frame: pd.DataFrame, label: Callable[[Any], str], pairs: Mapping[str, tuple[str, str]] = OWN, title: str = ""
+) -> str:
+    """A line for each case, with the ratios of these pairs and the time of the first one's ours."""
+    cases = by_case(frame)
+    if cases.empty:
+        return "No rows.\n"
+    table = versus(cases, pairs).map(speedup)
+    table.insert(0, title, [label(case) for case in cases.itertuples()])
+    first = next(iter(pairs.values()))[0]
+    if first in cases:
+        times = [pd.Series(t).median() if isinstance(t, list) else math.nan for t in cases[first]]
+        table[f"{first} takes"] = [duration(time) for time in times]
+    return markdown(table)
 
 
-def summary(result: Result) -> str:
-    """What a run prints last."""
-    parts = [machine(result)]
-    for dtype in ("float32", "bfloat16", "float16"):
-        parts.append(f"forward + backward, {dtype}, {threads_name(result['threads'])}: time over leaky_ext's")
-        parts.append(against(result, dtype, result["threads"]))
-    parts += ["Faster than leaky_ext", losses(result), "Not timed", not_timed(result)]
-    return "\n\n".join(parts) + "\n"
+def memory(frame: pd.DataFrame, contenders: tuple[str, ...], column: str = "kept") -> str:
+    """MiB, a line for each case and a column for each contender."""
+    have = frame[frame[column].notna() & frame["contender"].isin(contenders)]
+    if have.empty:
+        return "No rows.\n"
+    table = have.pivot_table(index=list(KEY), columns="contender", values=column, sort=False).reset_index()
+    shown = table[[name for name in contenders if name in table]].map(mebibytes)
+    shown.insert(0, "", [describe(case) for case in table.itertuples()])
+    return markdown(shown)
+
+
+def describe(case: Any) -> str:
+    """A case in a few words."""
+    if case.subject != "operator":
+        return str(case.subject)
+    layout = "" if case.layout == "flat" else f", per channel, {case.layout}"
+    return f"{size_name(case.numel)} {case.dtype}{layout}"
+
+
+def in_full(case: Any) -> str:
+    parts = [describe(case), case.task, "compiled" if case.compiled else "eager", threads_name(case.threads)]
+    return ", ".join(parts + (["memory kept by glibc"] if case.malloc == "kept" else []))
+
+
+def threads_name(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def bytes_to_move(case: Any, contender: str) -> float:
+    """The least that any implementation of this has to read and write."""
+    tensor, mask = case.numel * (4 if case.dtype == "float32" else 2), case.numel / 8
+    if case.task == "forward" or contender == "copy_":
+        return 2 * tensor
+    return 5 * tensor if contender == "learnable" else 4 * tensor + 2 * mask
+
+
+def bandwidth(frame: pd.DataFrame) -> str:
+    """Bytes that have to be moved over time, as a share of what copy_ reaches in the same run."""
+    cases = by_case(frame[frame["numel"] >= M])
+    if "copy_" not in cases:
+        return "No rows.\n"
+    cases = cases[[isinstance(times, list) for times in cases["copy_"]]]
+    lines = []
+    for case, copies in zip(cases.itertuples(), cases["copy_"], strict=True):
+        copied = pd.Series(copies).median()
+        line = {
+            "": f"{describe(case)}, {case.task}",
+            "copy_": f"{bytes_to_move(case, 'copy_') / copied / 1e3:.1f} GB/s",
+        }
+        for name in (*PEER, *PEER.values()):
+            times = cases.loc[case.Index].get(name)
+            like = next((ours for ours, peer in PEER.items() if peer == name), name)
+            share = bytes_to_move(case, like) / bytes_to_move(case, "copy_") * ratio(times, copies)
+            line[name] = "" if math.isnan(share) else f"{100 * share:.0f}%"
+        lines.append(line)
+    return markdown(pd.DataFrame(lines))

@@ -1,37 +1,32 @@
 // The C++ API. Built by CMake alone.
-#include <ATen/core/grad_mode.h>
-
-#include "autograd.h"
-#include "checks.h"
 #include "leaky_ext.h"
+
+#include "operators.h"
 
 namespace leaky_ext {
 namespace {
 
-using at::Tensor;
-
-Tensor activation(const Tensor& x, const Slope& alpha, int64_t channel_dim, bool relu) {
-  const Tensor* slopes = std::get_if<Tensor>(&alpha);
-  if (relu && slopes) check_alpha(x, *slopes, channel_dim);  // which plays no part before the backward
-  if (at::GradMode::is_enabled()) {
-    if (slopes && slopes->requires_grad()) return keep_input(x, alpha, channel_dim, relu);
-    if (x.requires_grad()) return keep_mask(x, alpha, channel_dim, relu, false);
-  }
-  return relu ? calls::straight_through_relu(x) : calls::learnable_leaky_relu(x, alpha, channel_dim, false);
+at::Tensor activation(const at::Tensor& x, const OptionalTensor& alpha, double value, int64_t channel_dim,
+                      Formula formula) {
+  return operators::Forward::call(x, alpha, value, channel_dim, int64_t(formula));
 }
 
 }  // namespace
 
-Tensor learnable_leaky_relu(const Tensor& x, const Tensor& alpha, int64_t channel_dim) {
-  return activation(x, alpha, channel_dim, false);
+at::Tensor learnable_leaky_relu(const at::Tensor& x, const at::Tensor& alpha, int64_t channel_dim) {
+  return activation(x, alpha, 0, channel_dim, Formula::LeakyReLU);
 }
 
-Tensor learnable_leaky_relu(const Tensor& x, double alpha) { return activation(x, alpha, 1, false); }
-
-Tensor straight_through_relu(const Tensor& x, const Tensor& alpha, int64_t channel_dim) {
-  return activation(x, alpha, channel_dim, true);
+at::Tensor learnable_leaky_relu(const at::Tensor& x, double alpha) {
+  return activation(x, std::nullopt, alpha, 1, Formula::LeakyReLU);
 }
 
-Tensor straight_through_relu(const Tensor& x, double alpha) { return activation(x, alpha, 1, true); }
+at::Tensor straight_through_relu(const at::Tensor& x, const at::Tensor& alpha, int64_t channel_dim) {
+  return activation(x, alpha, 0, channel_dim, Formula::ReLU);
+}
+
+at::Tensor straight_through_relu(const at::Tensor& x, double alpha) {
+  return activation(x, std::nullopt, alpha, 1, Formula::ReLU);
+}
 
 }  // namespace leaky_ext

@@ -1,116 +1,279 @@
+// The operators at the dispatcher's Autograd key: what is saved for backward, gradients of every order, tangents.
+//
+// Nodes are written by hand, as ATen's own are: functorch refuses a torch::autograd::Function, and it costs 1.2 us more
+// for forward and backward. backward is an operator of the same kind, so derivatives of any order follow.
 #include "autograd.h"
 
-#include <ATen/TensorUtils.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/add.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
+#include <torch/csrc/autograd/functions/utils.h>
 
-namespace leaky_ext {
+#include "checks.h"
+#include "formulas.h"
+#include "node.h"
+
+namespace leaky_ext::autograd {
 namespace {
 
+using at::Scalar;
 using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
+using torch::autograd::collect_next_edges;
+using torch::autograd::isFwGradDefined;
 
-const Tensor* tensor_of(const Slope& alpha) { return std::get_if<Tensor>(&alpha); }
+bool requires_grad(const Tensor& t) { return t.requires_grad(); }
+bool requires_grad(const OptionalTensor& t) { return t && t->requires_grad(); }
 
-// What every Function here keeps: one tensor, the slope, and where the slope goes. What is the default is left out of
-// the map, here and below: 0.5 us of 28, forward and backward.
-void keep(AutogradContext* ctx, const Tensor& tensor, const Slope& alpha, int64_t channel_dim) {
-  if (const Tensor* slopes = tensor_of(alpha)) {
-    ctx->save_for_backward({tensor, *slopes});
-    if (channel_dim != 1) ctx->saved_data["channel_dim"] = channel_dim;
-  } else {
-    ctx->save_for_backward({tensor});
-    ctx->saved_data["alpha"] = std::get<double>(alpha);
-  }
+template <typename... Tensors>
+bool any_requires_grad(const Tensors&... tensors) {
+  return at::GradMode::is_enabled() && (requires_grad(tensors) || ...);
 }
 
-struct Kept {
-  Tensor tensor;
-  Slope alpha;
-  int64_t channel_dim = 1;
+bool under_functorch() {
+  return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
+}
 
-  explicit Kept(AutogradContext* ctx) {
-    const auto found = ctx->saved_data.find("channel_dim");
-    if (found != ctx->saved_data.end()) channel_dim = found->second.toInt();
-    variable_list saved = ctx->get_saved_variables();
-    tensor = std::move(saved[0]);
-    if (saved.size() > 1) {
-      alpha = std::move(saved[1]);
+// Whether a transform, a tracer, a compiler or a tensor subclass looks at the call. Then x is what is saved: a packed
+// mask cannot be batched or sharded, and a compiler wants to choose what it saves.
+bool is_observed(const Tensor& x) {
+  constexpr c10::DispatchKeySet wrappers{c10::DispatchKey::Python, c10::DispatchKey::FuncTorchBatched,
+                                         c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::Functionalize};
+  using Modes = c10::impl::TorchDispatchModeTLS;
+  using Key = c10::impl::TorchDispatchModeKey;
+  if (x.key_set().has_any(wrappers) || under_functorch()) return true;
+  return Modes::any_modes_set() &&
+         (Modes::get_mode(Key::PROXY) || Modes::get_mode(Key::FUNCTIONAL) || Modes::get_mode(Key::FAKE));
+}
+
+bool has_kernels(const Tensor& x) { return (x.is_cpu() || x.is_cuda()) && x.layout() == at::kStrided; }
+
+// backward of x itself, in x's dtype: an x that was rebuilt may be wider than grad.
+Pair backward_from_input(const Tensor& grad, const Tensor& x, const SlopeArg& slope, Need need) {
+  auto [grad_x, grad_alpha] =
+      operators::Backward::call(grad.to(x.scalar_type()), x, std::nullopt, slope.alpha, slope.value, slope.channel_dim,
+                                int64_t(Saved::Input), std::nullopt, need);
+  return {grad_x.defined() ? grad_x.to(grad.scalar_type()) : grad_x, grad_alpha};
+}
+
+Tensor times_slope_where_negative(const Tensor& t, const Tensor& x, const SlopeArg& slope) {
+  return std::get<0>(backward_from_input(t, x, slope, {true, false}));
+}
+
+void add(Tensor& sum, const Tensor& term) { sum = sum.defined() ? at::add(sum, term) : term; }
+
+struct ForwardNode : SavingNode<ForwardNode> {
+  Formula formula = Formula::LeakyReLU;
+
+  std::string name() const override {
+    return formula == Formula::ReLU ? "StraightThroughReluBackward0" : "LearnableLeakyReluBackward0";
+  }
+
+  static variable_list gradients(const variable_list& grads, const Unpacked& from) {
+    variable_list result(from.needed.size());
+    const Tensor& grad = grads[0];
+    if (!grad.defined()) return result;
+    const Need need{from.needs(0), from.needs(1)};
+    const auto symbolic = c10::fromIntArrayRefSlow(from.stride);
+    const auto stride = from.stride.empty() ? at::OptionalSymIntArrayRef() : at::OptionalSymIntArrayRef(symbolic);
+    Pair both;
+    if (from.kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
+      Tensor x = formulas::rebuild_input(grad, from.saved, from.mask, from.slope(), from.kind, stride);
+      // grad_x joins a graph even where grad is a constant; its derivative by x is 0.
+      if (from.kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
+      both = backward_from_input(grad, x, from.slope(), need);
     } else {
-      alpha = ctx->saved_data["alpha"].toDouble();
+      both = operators::Backward::call(grad, from.saved, from.mask, from.alpha, from.value, from.channel_dim,
+                                       int64_t(from.kind), stride, need);
     }
+    result[0] = std::move(std::get<0>(both));
+    if (need[1]) result[1] = std::move(std::get<1>(both));
+    return result;
   }
 };
 
-bool must_be_differentiable() {
-  const c10::DispatchKeySet included = c10::impl::tls_local_dispatch_key_set().included_;
-  const bool plain = !at::GradMode::is_enabled() && !included.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
-  TORCH_CHECK(plain || differentiable().from_input, "leaky_ext: in C++ the functions can be differentiated once");
-  return !plain;
+// The derivative of backward by grad, x (saved) and alpha, where u and v are what arrives for grad_x and grad_alpha.
+struct BackwardNode : SavingNode<BackwardNode> {
+  std::string name() const override { return "LearnableLeakyReluBackwardBackward0"; }
+
+  static variable_list gradients(const variable_list& grads, const Unpacked& from) {
+    variable_list result(from.needed.size());
+    const Tensor &u = grads[0], &v = grads[1], &grad = from.grad, &x = *from.saved;
+    const SlopeArg slope = from.slope();
+    if (from.needs(0) && u.defined()) add(result[0], times_slope_where_negative(u, x, slope));
+    if (from.needs(0) && v.defined()) add(result[0], formulas::slope_term(x, slope, x, v));
+    if (from.needs(1) && v.defined()) add(result[1], formulas::slope_term(x, slope, grad, v));
+    if (from.needs(2) && u.defined()) add(result[2], formulas::sum_of_products(x, slope, u, grad));
+    return result;
+  }
+};
+
+// Both formulas have the tangent of leaky ReLU. Undefined where nothing has a tangent.
+Tensor forward_tangent(const Tensor& x, const SlopeArg& slope) {
+  const Tensor& x_t = x._fw_grad(0);
+  const Tensor alpha_t = slope.alpha ? slope.alpha->_fw_grad(0) : Tensor();
+  Tensor result;
+  if (!x_t.defined() && !alpha_t.defined()) return result;
+  const Tensor primal = x._fw_primal(0);
+  const OptionalTensor alpha = slope.alpha ? OptionalTensor(slope.alpha->_fw_primal(0)) : std::nullopt;
+  const SlopeArg primal_slope{alpha, slope.value, slope.channel_dim};
+  if (x_t.defined()) add(result, times_slope_where_negative(x_t, primal, primal_slope));
+  if (alpha_t.defined()) add(result, formulas::slope_term(primal, primal_slope, primal, alpha_t));
+  return result;
 }
 
-struct KeepInput : torch::autograd::Function<KeepInput> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const std::optional<Tensor>&, const Slope& alpha,
-                        int64_t channel_dim, bool relu) {
-    keep(ctx, x, alpha, channel_dim);
-    return relu ? calls::straight_through_relu(x) : calls::learnable_leaky_relu(x, alpha, channel_dim, false);
+// What is saved for backward, decided here alone. `in_place` and save="output" (LeakyReLUSigned) keep y.
+std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formula formula, bool in_place,
+                                  bool observed) {
+  const bool learned = any_requires_grad(slope.alpha);
+  if (!learned && !any_requires_grad(x)) return std::nullopt;
+  if (observed || !has_kernels(x) || isFwGradDefined(x) || isFwGradDefined(slope.alpha)) return Saved::Input;
+  if (!learned) return Saved::Mask;
+  if (!in_place && formula != Formula::LeakyReLUSigned) return Saved::Input;
+  TORCH_CHECK(formula != Formula::ReLU,
+              "leaky_ext: straight_through_relu_ overwrites x, which the gradient of alpha is computed from: use "
+              "straight_through_relu, or alpha.detach() if alpha is not to be learned");
+  check_arguments(x, slope);
+  if (!slope.alpha->is_cpu()) return Saved::OutputAndMask;  // to look at the slopes would be to wait for the device
+  const SlopeSigns signs = signs_of(*slope.alpha, x.scalar_type());
+  TORCH_CHECK_VALUE(signs != SlopeSigns::Zero,
+                    "leaky_ext: x cannot be rebuilt from the output where alpha is 0: use save='input'; alpha is ",
+                    slope.alpha->detach());
+  return signs == SlopeSigns::Positive ? Saved::Output : Saved::OutputAndMask;
+}
+
+// forward and forward_mask, in place or not; the mask is undefined unless it is wanted or kept.
+Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, int64_t number, bool want_mask,
+                 bool in_place) {
+  Formula formula = formula_of(number);
+  if (x.is_nested()) {
+    TORCH_CHECK(!want_mask && !in_place, "leaky_ext: nested tensors are served out of place and without a mask");
+    return {formulas::differentiable(x, slope, formula), Tensor()};
+  }
+  const bool observed = is_observed(x);
+  const std::optional<Saved> kind = choose_saved(x, slope, formula, in_place, observed);
+  const bool needs_graph = kind.has_value();
+  if (in_place) {
+    torch::autograd::check_inplace(x, needs_graph);
+    if ((needs_graph && kind == Saved::Input) || isFwGradDefined(x) || isFwGradDefined(slope.alpha)) {
+      const auto [y, mask] = forward_any(keys, x.clone(), slope, number, want_mask, false);
+      return {x.copy_(y), mask};
+    }
+    // y alone will tell the sign of x
+    if (kind == Saved::Output) formula = Formula::LeakyReLUSigned;
+  }
+  const bool takes_mask = want_mask || kind == Saved::Mask || kind == Saved::OutputAndMask;
+  const Tensor tangent = forward_tangent(x, slope);
+
+  decltype(make_node<ForwardNode>()) node;
+  if (needs_graph) {  // edges before x changes: afterwards a view that was written to has another grad_fn
+    node = make_node<ForwardNode>();
+    node->set_next_edges(slope.alpha ? collect_next_edges(x, *slope.alpha) : collect_next_edges(x));
+    node->formula = formula;
+    node->kind = *kind;
+    node->save_slope(slope);
+    if (kind == Saved::Input) node->saved = SavedVariable(x, false);
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const Kept kept(ctx);
-    const bool need_x = ctx->needs_input_grad(0), need_alpha = tensor_of(kept.alpha) && ctx->needs_input_grad(1);
-    const auto from_input = [&](auto& function) {
-      return function(grads[0], kept.tensor, kept.alpha, kept.channel_dim, need_x, need_alpha);
-    };
-    auto [grad_x, grad_alpha] =
-        must_be_differentiable() ? from_input(differentiable().from_input) : from_input(calls::backward);
-    return {grad_x, grad_alpha, Tensor(), Tensor(), Tensor()};
-  }
-};
-
-struct KeepMask : torch::autograd::Function<KeepMask> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Slope& alpha, int64_t channel_dim, bool relu,
-                        bool in_place) {
-    Tensor y = x, mask;
+  Tensor y, mask;
+  {
+    using namespace operators;
+    const int64_t f = int64_t(formula);
     if (in_place) {
-      mask = relu ? calls::straight_through_relu_mask_(x) : calls::learnable_leaky_relu_mask_(x, alpha, channel_dim);
-      ctx->mark_dirty({x});
+      const at::AutoDispatchBelowAutograd guard;
+      const c10::DispatchKeySet below = keys & c10::after_autograd_keyset;
+      if (takes_mask) {
+        mask = ForwardMask_::redispatch(below, x, slope.alpha, slope.value, slope.channel_dim, f);
+        y = x;
+      } else {
+        y = Forward_::redispatch(below, x, slope.alpha, slope.value, slope.channel_dim, f);
+      }
     } else {
-      std::tie(y, mask) =
-          relu ? calls::straight_through_relu_mask(x) : calls::learnable_leaky_relu_mask(x, alpha, channel_dim);
+      const at::AutoDispatchBelowADInplaceOrView guard;
+      const c10::DispatchKeySet below = keys & c10::after_ADInplaceOrView_keyset;
+      if (takes_mask) {
+        std::tie(y, mask) = ForwardMask::redispatch(below, x, slope.alpha, slope.value, slope.channel_dim, f);
+      } else {
+        y = Forward::redispatch(below, x, slope.alpha, slope.value, slope.channel_dim, f);
+      }
     }
-    keep(ctx, mask, alpha, channel_dim);
-    if (!y.is_contiguous()) ctx->saved_data["stride"] = y.strides().vec();
-    return y;
   }
 
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const Kept kept(ctx);
-    const auto found = ctx->saved_data.find("stride");
-    const std::vector<int64_t> stride =
-        found == ctx->saved_data.end() ? at::detail::defaultStrides(grads[0].sizes()) : found->second.toIntVector();
-    const auto from_mask = [&](auto& function) {
-      return function(grads[0], kept.tensor, kept.alpha, kept.channel_dim, stride);
-    };
-    Tensor grad_x = must_be_differentiable() ? from_mask(differentiable().from_mask) : from_mask(calls::backward_mask);
-    return {grad_x, Tensor(), Tensor(), Tensor(), Tensor()};
+  if (needs_graph) {
+    if (in_place) {
+      torch::autograd::rebase_history(y, node);
+    } else {
+      torch::autograd::set_history(y, node);
+    }
+    if (node->saves_output()) node->saved = SavedVariable(y, true, in_place && x.is_view());
+    if (*kind >= Saved::OutputAndMask) node->mask = SavedVariable(mask, false);
+    if (kind == Saved::Mask && !y.is_contiguous()) node->stride = y.strides().vec();
   }
-};
+  if (tangent.defined()) y._set_fw_grad(tangent, 0, false);
+  return {std::move(y), std::move(mask)};
+}
 
 }  // namespace
 
-Differentiable& differentiable() {
-  static Differentiable functions;
-  return functions;
+Tensor forward(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
+               int64_t channel_dim, int64_t formula) {
+  return std::get<0>(forward_any(keys, x, {alpha, value, channel_dim}, formula, false, false));
 }
 
-Tensor keep_input(const Tensor& x, const Slope& alpha, int64_t channel_dim, bool relu) {
-  const Tensor* slopes = tensor_of(alpha);
-  return KeepInput::apply(x, slopes ? std::optional<Tensor>(*slopes) : std::nullopt, alpha, channel_dim, relu);
+Pair forward_mask(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
+                  int64_t channel_dim, int64_t formula) {
+  return forward_any(keys, x, {alpha, value, channel_dim}, formula, true, false);
 }
 
-Tensor keep_mask(const Tensor& x, const Slope& alpha, int64_t channel_dim, bool relu, bool in_place) {
-  return KeepMask::apply(x, alpha, channel_dim, relu, in_place);
+Tensor forward_(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
+                int64_t channel_dim, int64_t formula) {
+  return std::get<0>(forward_any(keys, x, {alpha, value, channel_dim}, formula, false, true));
 }
 
-}  // namespace leaky_ext
+Tensor forward_mask_(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
+                     int64_t channel_dim, int64_t formula) {
+  return std::get<1>(forward_any(keys, x, {alpha, value, channel_dim}, formula, true, true));
+}
+
+Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
+              const OptionalTensor& alpha, const Scalar& value, int64_t channel_dim, int64_t kind,
+              at::OptionalSymIntArrayRef stride, Need need) {
+  const SlopeArg slope{alpha, value, channel_dim};
+  const bool needs_graph = any_requires_grad(grad, saved, alpha);
+  const bool has_tangent = isFwGradDefined(grad) || isFwGradDefined(saved) || isFwGradDefined(alpha);
+  if (kind != int64_t(Saved::Input) && (needs_graph || has_tangent)) {
+    return backward_from_input(grad, formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
+                               need);
+  }
+  Pair result;
+  {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    result = operators::Backward::redispatch(keys & c10::after_ADInplaceOrView_keyset, grad, saved, mask, alpha, value,
+                                             channel_dim, kind, stride, need);
+  }
+  auto& [grad_x, grad_alpha] = result;
+  if (needs_graph) {
+    auto node = make_node<BackwardNode>();
+    node->set_next_edges(alpha ? collect_next_edges(grad, *saved, *alpha) : collect_next_edges(grad, *saved));
+    node->grad = SavedVariable(grad, false);
+    node->saved = SavedVariable(*saved, false);
+    node->save_slope(slope);
+    torch::autograd::set_history(variable_list{grad_x, grad_alpha}, node);
+  }
+  if (has_tangent) {
+    const Tensor g = grad._fw_primal(0), x = saved->_fw_primal(0), g_t = grad._fw_grad(0), x_t = saved->_fw_grad(0);
+    const OptionalTensor a = alpha ? OptionalTensor(alpha->_fw_primal(0)) : std::nullopt;
+    const Tensor a_t = alpha ? alpha->_fw_grad(0) : Tensor();
+    const SlopeArg primal{a, value, channel_dim};
+    Tensor grad_x_t, grad_alpha_t;
+    if (grad_x.defined() && g_t.defined()) add(grad_x_t, times_slope_where_negative(g_t, x, primal));
+    if (grad_x.defined() && a_t.defined()) add(grad_x_t, formulas::slope_term(x, primal, g, a_t));
+    if (grad_alpha.defined() && g_t.defined()) add(grad_alpha_t, formulas::sum_of_products(x, primal, g_t, x));
+    if (grad_alpha.defined() && x_t.defined()) add(grad_alpha_t, formulas::sum_of_products(x, primal, g, x_t));
+    if (grad_x_t.defined()) grad_x._set_fw_grad(grad_x_t, 0, false);
+    if (grad_alpha_t.defined()) grad_alpha._set_fw_grad(grad_alpha_t, 0, false);
+  }
+  return result;
+}
+
+}  // namespace leaky_ext::autograd

@@ -55,36 +55,62 @@ void check_slope(const Tensor& x, const Tensor& alpha) {
   if (!scalar) check_device(x, alpha, "alpha");
 }
 
-void check_like(const Tensor& x, const Tensor& grad, const char* name) {
-  TORCH_CHECK_VALUE(grad.sizes() == x.sizes(), "leaky_ext: grad has shape ", grad.sizes(), ", but ", name,
-                    " has shape ", x.sizes());
-  TORCH_CHECK_TYPE(grad.scalar_type() == x.scalar_type(), "leaky_ext: grad is ", grad.scalar_type(), ", but ", name,
-                   " is ", x.scalar_type());
-  check_device(x, grad, "grad");
-}
-
 int64_t mask_bytes(int64_t numel) { return (numel + 7) / 8; }
 
-void check_mask(const Tensor& x, const Tensor& mask) {
-  TORCH_CHECK_TYPE(mask.scalar_type() == at::kByte, "leaky_ext: mask must be uint8, got ", mask.scalar_type());
-  TORCH_CHECK_VALUE(mask.dim() == 1 && mask.is_contiguous() && mask.numel() == mask_bytes(x.numel()),
-                    "leaky_ext: mask of ", mask.sizes(), " does not fit ", x.numel(), " elements: it must have ",
-                    mask_bytes(x.numel()), " contiguous bytes");
-  check_device(x, mask, "mask");
+Formula formula_of(int64_t number) {
+  TORCH_CHECK_VALUE(number >= 0 && number <= int64_t(Formula::ReLU), "leaky_ext: formula must be 0, 1 or 2, got ",
+                    number);
+  return Formula(number);
 }
 
-void check_alpha(const Tensor& x, const Tensor& alpha, int64_t channel_dim) {
+Saved saved_of(int64_t number) {
+  TORCH_CHECK_VALUE(number >= 0 && number <= int64_t(Saved::Mask), "leaky_ext: kind must be 0 to 3, got ", number);
+  return Saved(number);
+}
+
+void check_saved(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
+                 at::OptionalIntArrayRef stride, Saved kind) {
+  const bool has_saved = kind != Saved::Mask, has_mask = kind >= Saved::OutputAndMask;
+  TORCH_CHECK_VALUE(saved.has_value() == has_saved && mask.has_value() == has_mask, "leaky_ext: kind ", int64_t(kind),
+                    " takes ", has_saved ? "a" : "no", " saved tensor and ", has_mask ? "a" : "no", " mask");
+  if (has_saved) {
+    TORCH_CHECK_VALUE(grad.sizes() == saved->sizes(), "leaky_ext: grad has shape ", grad.sizes(),
+                      ", but what was saved has shape ", saved->sizes());
+    TORCH_CHECK_TYPE(grad.scalar_type() == saved->scalar_type(), "leaky_ext: grad is ", grad.scalar_type(),
+                     ", but what was saved is ", saved->scalar_type());
+    check_device(*saved, grad, "grad");
+  }
+  if (has_mask) {
+    TORCH_CHECK_TYPE(mask->scalar_type() == at::kByte, "leaky_ext: mask must be uint8, got ", mask->scalar_type());
+    TORCH_CHECK_VALUE(mask->dim() == 1 && mask->is_contiguous() && mask->numel() == mask_bytes(grad.numel()),
+                      "leaky_ext: mask of ", mask->sizes(), " does not fit ", grad.numel(), " elements: it must have ",
+                      mask_bytes(grad.numel()), " contiguous bytes");
+    check_device(grad, *mask, "mask");
+  }
+  TORCH_CHECK_VALUE(!stride || int64_t(stride->size()) == grad.dim(), "leaky_ext: stride ",
+                    stride ? *stride : IntArrayRef(), " does not fit grad of shape ", grad.sizes());
+}
+
+void check_arguments(const Tensor& x, const SlopeArg& slope) {
   dtype_of(x, "x");
-  check_slope(x, alpha);
-  slope_sizes(x.sizes(), alpha, channel_dim);
+  if (!slope.alpha) return;
+  check_slope(x, *slope.alpha);
+  slope_sizes(x.sizes(), *slope.alpha, slope.channel_dim);
 }
 
-bool alpha_is_positive(const Tensor& alpha) {
+SlopeSigns signs_of(const Tensor& alpha, at::ScalarType x_dtype) {
   const Tensor slopes = alpha.contiguous();
-  bool result = true;
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, slopes.scalar_type(), "alpha_is_positive", [&] {
+  SlopeSigns result = SlopeSigns::Positive;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, slopes.scalar_type(), "signs_of", [&] {
     const auto* values = slopes.const_data_ptr<scalar_t>();
-    result = std::all_of(values, values + slopes.numel(), [](scalar_t value) { return value > scalar_t(0); });
+    for (int64_t i = 0; i < slopes.numel(); ++i) {
+      const double value = x_dtype == at::kDouble ? double(values[i]) : double(float(values[i]));
+      if (value == 0) {
+        result = SlopeSigns::Zero;
+        return;
+      }
+      if (!(value > 0)) result = SlopeSigns::Mixed;
+    }
   });
   return result;
 }

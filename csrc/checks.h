@@ -1,11 +1,9 @@
-// What the operators ask of their arguments. Every error names the values that do not fit, and is raised before
+// What the operators require of their arguments. Every error names the values that do not fit, and is raised before
 // anything is written.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include "geometry.h"
-#include "kernels.h"
+#include "operators.h"
 
 namespace leaky_ext {
 
@@ -17,16 +15,23 @@ Dims slope_sizes(at::IntArrayRef x, const at::Tensor& alpha, int64_t channel_dim
 
 void check_device(const at::Tensor& x, const at::Tensor& other, const char* name);
 void check_slope(const at::Tensor& x, const at::Tensor& alpha);
-void check_like(const at::Tensor& x, const at::Tensor& grad, const char* name);
 
 // The bytes of a mask of `numel` bits.
 int64_t mask_bytes(int64_t numel);
-void check_mask(const at::Tensor& x, const at::Tensor& mask);
 
-// All that an operator checks of these three.
-void check_alpha(const at::Tensor& x, const at::Tensor& alpha, int64_t channel_dim);
+// That what was saved for backward is there, and fits grad.
+void check_saved(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
+                 at::OptionalIntArrayRef stride, Saved kind);
 
-// Whether every slope is greater than 0, so that the sign of an output tells the sign of its input. CPU tensors only.
-bool alpha_is_positive(const at::Tensor& alpha);
+Formula formula_of(int64_t number);
+Saved saved_of(int64_t number);
+
+// All that an operator checks of x and the slope.
+void check_arguments(const at::Tensor& x, const SlopeArg& slope);
+
+// Whether y tells x. Positive: all slopes are, so y's sign is x's. Zero: one slope is 0, so x is lost. CPU tensors
+// only.
+enum class SlopeSigns { Positive, Mixed, Zero };
+SlopeSigns signs_of(const at::Tensor& alpha, at::ScalarType x_dtype);
 
 }  // namespace leaky_ext

@@ -2,7 +2,8 @@
 //
 //   negative(x) = not (x >= 0): +0.0 and -0.0 count as positive, NaN as negative.
 //
-// V is float, double or a vector of them; a vector type brings its own `select` and comparison operators.
+// V is float, double or a vector; a vector type brings its own `select` and comparison operators. A, the type of a
+// slope, is V itself, except where elements are 16 bits wide and slopes are float.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -26,15 +27,15 @@ LEAKY_HD auto negative(V x) {
 }
 
 // Leaky ReLU: forward, and its derivative applied to a gradient.
-template <typename V>
-LEAKY_HD V leaky_relu(V x, V alpha) {
+template <typename V, typename A>
+LEAKY_HD V leaky_relu(V x, A alpha) {
   return select(negative(x), alpha * x, x);
 }
 
 // The same where y is what is kept for backward: -0.0 becomes +0.0, so that the sign bit of y tells the sign of x even
 // where alpha * x underflows to -0.0 (alpha > 0).
-template <typename V>
-LEAKY_HD V leaky_relu_signed(V x, V alpha) {
+template <typename V, typename A>
+LEAKY_HD V leaky_relu_signed(V x, A alpha) {
   return select(negative(x), alpha * x, x + V(0));
 }
 
@@ -44,8 +45,8 @@ LEAKY_HD V relu(V x) {
   return select(x < V(0), V(0), x);
 }
 
-template <typename M, typename V>
-LEAKY_HD V grad_x(M is_negative, V grad, V alpha) {
+template <typename M, typename V, typename A>
+LEAKY_HD V grad_x(M is_negative, V grad, A alpha) {
   return select(is_negative, alpha * grad, grad);
 }
 

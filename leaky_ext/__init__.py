@@ -4,6 +4,7 @@ from . import _torch_check  # noqa: F401  # isort: skip  (before anything that l
 
 from . import fake, reference  # noqa: F401
 from ._build import VERSION as __version__
+from ._replace import Conversion
 from .config import show_config
 from .convert import convert
 from .functional import (
@@ -16,9 +17,11 @@ from .functional import (
 from .modules import LearnableLeakyReLU, StraightThroughReLU
 from .monitor import AlphaMonitor
 from .optim import parameter_groups
+from .revert import revert
 
 __all__ = [
     "AlphaMonitor",
+    "Conversion",
     "LearnableLeakyReLU",
     "StraightThroughReLU",
     "__version__",
@@ -27,6 +30,7 @@ __all__ = [
     "learnable_leaky_relu_",
     "parameter_groups",
     "reference",
+    "revert",
     "show_config",
     "straight_through",
     "straight_through_relu",

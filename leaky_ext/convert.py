@@ -1,16 +1,14 @@
-"""Replace the activations of a model that exists by those of leaky_ext."""
+"""Replace the activations of an existing model by those of leaky_ext."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
 
+from ._replace import Conversion, Rules, SlopeKeys, check_patterns, check_rules, find, put, rule
 from .modules import Bounds, LearnableLeakyReLU, StraightThroughReLU
+from .traced import Call, function_calls
 
 Activation = nn.PReLU | nn.LeakyReLU | nn.ReLU
-Rules = Mapping[type[nn.Module] | str, str | None]
 
 _CONVERTIBLE = (nn.PReLU, nn.LeakyReLU, nn.ReLU)
 _ZERO = {
@@ -20,30 +18,16 @@ _ZERO = {
 }
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """One activation that :func:`convert` replaced, or would replace."""
-
-    names: tuple[str, ...]
-    """Every name that the model knows it by: more than one where it is shared."""
-    before: str
-    after: str
-    gradient_at_zero: str
-    """How the gradient at inputs that are exactly 0 changes, for an incoming gradient g."""
-
-    def __str__(self) -> str:
-        return f"{', '.join(self.names)}: {self.before} -> {self.after}; gradient at x == 0: {self.gradient_at_zero}"
-
-
 def convert(
     model: nn.Module,
     rules: Rules | None = None,
     *,
     alpha: float = 0.01,
     alpha_bounds: Bounds | None = None,
+    functions: bool = False,
     dry_run: bool = False,
 ) -> list[Conversion]:
-    """Replace activations of `model` in place, and return what was changed.
+    """Replace activations of `model` in place, and return what was changed. :func:`revert` is the inverse.
 
     ``convert(model)`` replaces every :class:`torch.nn.PReLU`. Outputs stay as they were, and so does training, except
     that an input of exactly 0 counts as positive here and as negative in :class:`torch.nn.PReLU`,
@@ -60,6 +44,12 @@ def convert(
         alpha: the slope that an :class:`torch.nn.ReLU` gets; the others keep their own. As a learnable slope 0.01
             changes the outputs, 0.0 does not.
         alpha_bounds: bounds of the slopes that are learned.
+        functions: also replace activations that are called as functions, by modules: ``F.relu``, ``torch.relu`` and
+            ``x.relu()`` under the rule for ``nn.ReLU``, ``F.leaky_relu`` and ``F.prelu`` likewise. Only a graph shows
+            them: `model`, or a part of it, must be a :class:`torch.fx.GraphModule`, such as
+            :func:`torch.fx.symbolic_trace` returns. Each call gets a module of its own, named after where it stood,
+            ``"block.relu"``, ``"block.relu_1"``. A call stays a function where its slope is not a constant, or not a
+            parameter of the graph; so do calls inside of the graph's leaves, such as PyTorch's own modules.
         dry_run: change nothing, only say what would be.
 
     An :class:`torch.nn.PReLU` hands its parameter on, the same object, so an optimizer that exists goes on with it. New
@@ -68,62 +58,46 @@ def convert(
     ``strict=True``. ``inplace=True`` is kept, but not where a learned slope starts or is bounded at 0, from which the
     input cannot be rebuilt.
 
-    Activations that a model calls as functions (``F.relu``) are no modules and cannot be found.
-
     Raises:
         ValueError: `model` is itself an activation that a rule asks to replace, a pattern matches no activation, or a
-            rule's value is unknown.
+            rule's value is unknown; ``functions=True`` and no part of `model` is a GraphModule. Nothing is changed
+            then.
     """
     rules = {nn.PReLU: "learnable"} if rules is None else rules
-    for key, kind in rules.items():
-        if kind not in ("learnable", "straight_through", None):
-            raise ValueError(f"rules[{key!r}] must be 'learnable', 'straight_through' or None, got {kind!r}")
-        if not isinstance(key, str) and key not in _CONVERTIBLE:
-            raise ValueError(f"rules can name nn.PReLU, nn.LeakyReLU, nn.ReLU or a pattern, got {key!r}")
-    found = _activations(model)
-    for pattern in rules:
-        if isinstance(pattern, str) and not any(fnmatchcase(name, pattern) for names, _ in found for name in names):
-            raise ValueError(f"{pattern!r} matches no activation; there are {[names[0] for names, _ in found]}")
+    check_rules(rules, _CONVERTIBLE, ("learnable", "straight_through"))
+    calls = function_calls(model) if functions else []
+    found = find(model, _CONVERTIBLE) + [((call.name,), call) for call in calls]
+    check_patterns(rules, [names for names, _ in found])
 
-    done = []
-    for names, old in found:
-        kind = _rule(rules, names, old)
+    planned = []
+    for names, place in found:
+        old = place.module if isinstance(place, Call) else place
+        kind = rule(rules, names, old)
         if kind is None:
             continue
         if "" in names:
             raise ValueError(f"{old} is the model itself and cannot be replaced in place; make a {kind} one instead")
         new = _replacement(old, kind, alpha, alpha_bounds, _like(model, names[0]))
-        done.append(Conversion(names, str(old), str(new), _ZERO[type(old)]))
-        if not dry_run:
-            _hand_over(old, new)
-            for name in names:
-                _put(model, name, new)
-    return done
-
-
-def _activations(model: nn.Module) -> list[tuple[tuple[str, ...], Activation]]:
-    """Every activation, once, with all its names."""
-    names: dict[int, list[str]] = {}
-    modules: dict[int, Activation] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if type(module) in _CONVERTIBLE:
-            modules[id(module)] = module
-            names.setdefault(id(module), []).append(name)
-    return [(tuple(names[key]), module) for key, module in modules.items()]
-
-
-def _rule(rules: Rules, names: tuple[str, ...], module: nn.Module) -> str | None:
-    for pattern, kind in rules.items():
-        if isinstance(pattern, str) and any(fnmatchcase(name, pattern) for name in names):
-            return kind
-    return rules.get(type(module))
+        planned.append((place, old, new, Conversion(names, str(old), str(new), _ZERO[type(old)])))
+    if not dry_run:
+        for place, old, new, change in planned:
+            if isinstance(place, Call):
+                place.insert(old)
+            renamed = isinstance(old, nn.PReLU) and not isinstance(place, Call)
+            put(model, change.names, old, new, SlopeKeys(_load_weight if renamed else _keep_alpha))
+    return [change for *_, change in planned]
 
 
 def _like(model: nn.Module, name: str) -> Tensor | None:
     """A floating parameter that a new slope at `name` takes device and dtype from: the nearest one around it."""
-    path = name.split(".")
-    for depth in range(len(path) - 1, -1, -1):
-        for parameter in model.get_submodule(".".join(path[:depth])).parameters():
+    around, module = [model], model
+    for part in name.split(".")[:-1]:
+        module = getattr(module, part, None)  # type: ignore[assignment]  # None: a call's place, not made yet
+        if module is None:
+            break
+        around.append(module)
+    for module in reversed(around):
+        for parameter in module.parameters():
             if parameter.is_floating_point():
                 return parameter
     return None
@@ -154,31 +128,13 @@ def _replacement(
     return new
 
 
-def _hand_over(old: Activation, new: nn.Module) -> None:
-    """Training mode and hooks, in the same dictionaries, so that the handles that remove them still work."""
-    new.train(old.training)
-    for name, value in vars(old).items():
-        if "hook" in name and name in vars(new):
-            setattr(new, name, value)
-    new.register_load_state_dict_pre_hook(_load_weight if isinstance(old, nn.PReLU) else _keep_alpha)
-
-
-def _load_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+def _load_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
     """A PReLU saved its slope as `weight`."""
     if prefix + "weight" in state_dict:
         state_dict[prefix + "alpha"] = state_dict.pop(prefix + "weight")
 
 
-def _keep_alpha(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """A LeakyReLU or ReLU saved nothing: the slope stays what it is."""
+def _keep_alpha(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    """A LeakyReLU, a ReLU or a function saved nothing under this name: the slope stays what it is."""
     if isinstance(module.alpha, Tensor) and not module.alpha.is_meta:
         state_dict.setdefault(prefix + "alpha", module.alpha.detach())
-
-
-def _put(model: nn.Module, name: str, new: nn.Module) -> None:
-    parent_name, _, child = name.rpartition(".")
-    parent = model.get_submodule(parent_name)
-    setattr(parent, child, new)
-    # nn.TransformerEncoderLayer decided when it was made whether its fused inference kernel may compute a ReLU.
-    if isinstance(parent, nn.TransformerEncoderLayer) and isinstance(new, LearnableLeakyReLU):
-        parent.activation_relu_or_gelu = 0

@@ -1,27 +1,21 @@
-"""The public functions. Each call is sent to one of four places, in this order:
-
-1. while compiling, exporting or tracing: `reference`, which the compiler fuses with its neighbours;
-2. under a `torch.func` transform or forward-mode AD: `transforms`, which transforms follow to any depth;
-3. where nothing needs a gradient: straight to the operator;
-4. else: `autograd`, which keeps as little as can be for backward.
+"""The public functions. A call takes one of two ways: a compiler or exporter gets `compiled.activation`; any other call
+is the operator (csrc/operators.h), by way of `_C.activation` if the arguments are plain.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor, is_grad_enabled
-from torch._C import _are_functorch_transforms_active as transforms_active
-from torch._C import _is_tracing as is_tracing
-from torch._C._functorch import unwrap_if_dead as alive
-from torch.autograd import forward_ad
+import torch
+from torch import Tensor
 from torch.compiler import is_compiling
-from torch.nn import Parameter
 from torch.overrides import handle_torch_function, has_torch_function
 
-from . import _C, reference, transforms
-from ._C import keep_input, keep_mask
-from .autograd import check_inplace, holds_data, keep_output, pass_gradient
+from . import _C, batching, reference, torch_private  # noqa: F401  (batching: registers the rules for vmap)
+from .autograd import PassGradient
+from .reference import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
 
 __all__ = [
     "learnable_leaky_relu",
@@ -31,8 +25,7 @@ __all__ = [
     "straight_through_relu_",
 ]
 
-_PLAIN = (Tensor, Parameter)
-_SLOPES = (float, Tensor, Parameter)
+ops = torch.ops.leaky_ext
 
 
 def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1, save: str = "input") -> Tensor:
@@ -82,27 +75,17 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
         >>> y.detach(), alpha.grad
         (tensor([-0.5000,  3.0000]), tensor(-2.))
     """
-    if save != "input" and save != "output":
+    if save == "input":
+        formula = LEAKY_RELU
+    elif save == "output":
+        formula = LEAKY_RELU_SIGNED
+    else:
         raise ValueError(f"leaky_ext: save must be 'input' or 'output', got {save!r}")
-    if is_compiling() or is_tracing():
-        return reference.learnable_leaky_relu(x, alpha, channel_dim=channel_dim)
-    plain = type(x) in _PLAIN
-    if not plain:
-        if _overridden(x):
-            return handle_torch_function(learnable_leaky_relu, (x,), x, alpha, channel_dim=channel_dim, save=save)
-        plain = holds_data(x)
-    if type(alpha) not in _SLOPES:
-        alpha = _slope(alpha)
-    if transforms_active() or forward_ad._current_level >= 0:
-        return transforms.activation(x, alpha, channel_dim, False)
-    if is_grad_enabled():
-        if isinstance(alpha, Tensor) and alpha.requires_grad:
-            if save == "output" and plain:
-                return keep_output(alive(x), alive(alpha), channel_dim, False)
-            return keep_input(alive(x), alive(alpha), channel_dim, False)
-        if x.requires_grad:
-            return (keep_mask if plain else keep_input)(alive(x), alpha, channel_dim, False)
-    return _C.learnable_leaky_relu(x, alpha, channel_dim)
+    if not is_compiling():
+        y = _C.activation(x, alpha, channel_dim, formula, False)
+        if y is not NotImplemented:
+            return y
+    return _dispatch(learnable_leaky_relu, x, alpha, formula, channel_dim=channel_dim, save=save)
 
 
 def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1) -> Tensor:
@@ -112,23 +95,11 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
         RuntimeError: also where x is a leaf that needs a gradient, a view of one, or has elements that share memory;
             nothing is written then.
     """
-    if is_compiling() or is_tracing():
-        return reference.learnable_leaky_relu_(x, alpha, channel_dim=channel_dim)
-    if type(x) not in _PLAIN and _overridden(x):
-        return handle_torch_function(learnable_leaky_relu_, (x,), x, alpha, channel_dim=channel_dim)
-    if type(alpha) not in _SLOPES:
-        alpha = _slope(alpha)
-    if transforms_active() or forward_ad._current_level >= 0:
-        return x.copy_(transforms.activation(x.clone(), alpha, channel_dim, False))
-    if is_grad_enabled():
-        if isinstance(alpha, Tensor) and alpha.requires_grad:
-            check_inplace(x)
-            return keep_output(alive(x), alive(alpha), channel_dim, True)
-        if x.requires_grad:
-            check_inplace(x)
-            return keep_mask(alive(x), alpha, channel_dim, False, True)
-    _C.learnable_leaky_relu_(x, alpha, channel_dim)
-    return x
+    if not is_compiling():
+        y = _C.activation(x, alpha, channel_dim, LEAKY_RELU, True)
+        if y is not NotImplemented:
+            return x
+    return _dispatch(learnable_leaky_relu_, x, alpha, LEAKY_RELU, channel_dim=channel_dim)
 
 
 def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
@@ -152,24 +123,11 @@ def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_di
         >>> y.detach(), x.grad
         (tensor([0., 3.]), tensor([0.1000, 1.0000]))
     """
-    if is_compiling() or is_tracing():
-        return reference.straight_through_relu(x, alpha, channel_dim=channel_dim)
-    plain = type(x) in _PLAIN
-    if not plain:
-        if _overridden(x):
-            return handle_torch_function(straight_through_relu, (x,), x, alpha, channel_dim=channel_dim)
-        plain = holds_data(x)
-    if type(alpha) not in _SLOPES:
-        alpha = _slope(alpha)
-    if transforms_active() or forward_ad._current_level >= 0:
-        return transforms.activation(x, alpha, channel_dim, True)
-    if isinstance(alpha, Tensor):
-        _C.check_alpha(x, alpha, channel_dim)
-        if alpha.requires_grad and is_grad_enabled():
-            return keep_input(alive(x), alive(alpha), channel_dim, True)
-    if x.requires_grad and is_grad_enabled():
-        return (keep_mask if plain else keep_input)(alive(x), alpha, channel_dim, True)
-    return _C.straight_through_relu(x)
+    if not is_compiling():
+        y = _C.activation(x, alpha, channel_dim, RELU, False)
+        if y is not NotImplemented:
+            return y
+    return _dispatch(straight_through_relu, x, alpha, RELU, channel_dim=channel_dim)
 
 
 def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
@@ -179,27 +137,11 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
         RuntimeError: also where alpha needs a gradient, which is computed from x; and where x is a leaf that needs a
             gradient, a view of one, or has elements that share memory. Nothing is written then.
     """
-    learned = isinstance(alpha, Tensor) and alpha.requires_grad
-    if learned and is_grad_enabled():
-        raise RuntimeError(
-            "leaky_ext: straight_through_relu_ overwrites x, which the gradient of alpha is computed from: use "
-            "straight_through_relu, or alpha.detach() if alpha is not to be learned"
-        )
-    if is_compiling() or is_tracing():
-        return reference.straight_through_relu_(x, alpha, channel_dim=channel_dim)
-    if type(x) not in _PLAIN and _overridden(x):
-        return handle_torch_function(straight_through_relu_, (x,), x, alpha, channel_dim=channel_dim)
-    if type(alpha) not in _SLOPES:
-        alpha = _slope(alpha)
-    if transforms_active() or forward_ad._current_level >= 0:
-        return x.copy_(transforms.activation(x.clone(), alpha, channel_dim, True))
-    if isinstance(alpha, Tensor):
-        _C.check_alpha(x, alpha, channel_dim)
-    if is_grad_enabled() and x.requires_grad:
-        check_inplace(x)
-        return keep_mask(alive(x), alpha, channel_dim, True, True)
-    _C.straight_through_relu_(x)
-    return x
+    if not is_compiling():
+        y = _C.activation(x, alpha, channel_dim, RELU, True)
+        if y is not NotImplemented:
+            return x
+    return _dispatch(straight_through_relu_, x, alpha, RELU, channel_dim=channel_dim)
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
@@ -218,26 +160,34 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
         ValueError: x_backward does not broadcast to x_forward's shape.
         RuntimeError: they are on different devices.
     """
-    if is_compiling() or is_tracing() or transforms_active() or forward_ad._current_level >= 0:
+    if is_compiling():
+        from . import compiled
+
+        return compiled.straight_through(x_forward, x_backward)
+    if torch_private.is_tracing() or torch_private.transforms_active() or torch_private.dual_level() >= 0:
         return reference.straight_through(x_forward, x_backward)
-    if type(x_forward) not in _PLAIN and _overridden(x_forward):
-        return handle_torch_function(straight_through, (x_forward,), x_forward, x_backward)
+    if has_torch_function((x_forward, x_backward)):
+        return handle_torch_function(straight_through, (x_forward, x_backward), x_forward, x_backward)
     reference.check_straight_through(x_forward, x_backward)
-    if is_grad_enabled() and x_backward.requires_grad:
-        return pass_gradient(alive(x_forward), alive(x_backward))
+    if torch.is_grad_enabled() and x_backward.requires_grad:
+        return PassGradient.apply(x_forward, x_backward)
     return x_forward.detach()
 
 
-def _overridden(x: Tensor) -> bool:
+def _dispatch(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, **options: Any) -> Tensor:
+    """A call of the public `function` that `_C.activation` did not take."""
+    if is_compiling():
+        from . import compiled  # which imports Dynamo and Inductor
+
+        return compiled.activation(function, x, alpha, formula, options)
+    if torch_private.is_tracing():
+        return getattr(reference, function.__name__)(x, alpha, **options)
+    if has_torch_function((x, alpha)):
+        return handle_torch_function(function, (x, alpha), x, alpha, **options)
     if not isinstance(x, Tensor):
         raise TypeError(f"leaky_ext: x must be a Tensor, got {type(x).__name__}")
     if "torch.distributed.tensor" in sys.modules:
-        from . import distributed  # noqa: F401 - tells DTensor how the operators are sharded
-    return has_torch_function((x,))
-
-
-def _slope(alpha: Tensor | float) -> Tensor | float:
-    if isinstance(alpha, Tensor):
-        return alpha
-    reference.check_number(alpha)
-    return float(alpha)
+        from . import sharding  # noqa: F401  (tells DTensor how the operators are sharded)
+    slope, value = reference.slope_and_value(alpha)
+    op = ops.forward_ if function.__name__.endswith("_") else ops.forward
+    return op(x, slope, value, options["channel_dim"], formula)

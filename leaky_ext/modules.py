@@ -5,11 +5,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy, Tracer
 
 from . import functional as F
 
 Init = float | Callable[[Tensor], Any]
 Bounds = tuple[float, float]
+
+_PRELU = nn.PReLU(device="meta")
+"""The module that tracers are asked about."""
 
 
 class _Slope(nn.Module):
@@ -44,12 +48,20 @@ class _Slope(nn.Module):
     def slope(self) -> Tensor | float:
         """The slope that forward uses: `alpha`, clamped to `alpha_bounds` where there are any; the gradient passes."""
         alpha = self.alpha
-        if self.alpha_bounds is None or not isinstance(alpha, Tensor):
+        if self.alpha_bounds is None or isinstance(alpha, float):
             return alpha
         # Under torch.func.functional_call alpha is somebody else's tensor: it is used clamped, but not written to.
         if self.training and isinstance(alpha, nn.Parameter):
             self.project_()
         return F.straight_through(alpha.clamp(*self.alpha_bounds), alpha)
+
+    def leaf(self, input: Any) -> Proxy | None:
+        """While torch.fx traces: the call of this module as one node, wherever nn.PReLU would be one node."""
+        tracer = input.tracer
+        path = tracer.path_of_module(self) if isinstance(tracer, Tracer) else ""
+        if path and tracer.is_leaf_module(_PRELU, path):
+            return tracer.create_proxy("call_module", path, (input,), {})
+        return None
 
 
 class LearnableLeakyReLU(_Slope):
@@ -119,6 +131,8 @@ class LearnableLeakyReLU(_Slope):
                 self.alpha.fill_(self.init)
 
     def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Proxy) and (call := self.leaf(input)) is not None:
+            return call
         if self.inplace:
             return F.learnable_leaky_relu_(input, self.slope(), channel_dim=self.channel_dim)
         return F.learnable_leaky_relu(input, self.slope(), channel_dim=self.channel_dim, save=self.save)
@@ -188,6 +202,8 @@ class StraightThroughReLU(_Slope):
             self.alpha = self.init
 
     def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Proxy) and (call := self.leaf(input)) is not None:
+            return call
         if self.inplace:
             return F.straight_through_relu_(input, self.slope(), channel_dim=self.channel_dim)
         return F.straight_through_relu(input, self.slope(), channel_dim=self.channel_dim)

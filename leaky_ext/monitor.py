@@ -49,7 +49,7 @@ class AlphaMonitor:
             optimizer.step()
             monitor.step()  # before zero_grad, which drops the gradients
             optimizer.zero_grad()
-        monitor.figure().savefig("slopes.png")
+        monitor.plot().savefig("slopes.png")
 
     Under FSDP2 and tensor parallelism, where slopes are sharded, call :meth:`step` on every rank.
     """
@@ -110,8 +110,9 @@ class AlphaMonitor:
                     writer.add_scalar(f"{row['name']}/{column}", row[column], row["step"])
         self._written = len(rows)
 
-    def figure(self) -> "Figure":
-        """Four panels over the steps: slopes (mean, and a band from minimum to maximum), gradient, both shares."""
+    def plot(self) -> "Figure":
+        """A matplotlib figure with four panels over the steps: slopes (mean, and a band from minimum to maximum), the
+        norm of their gradient, and both shares."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10, 6), layout="constrained")
@@ -140,7 +141,8 @@ class AlphaMonitor:
             hook.remove()
 
     def _observe(self, name: str, module: nn.Module, x: Tensor) -> None:
-        if not (self._due and module.training):
+        # torch.fx traces a hook along with the module: there is nothing to observe then.
+        if not (self._due and module.training and isinstance(x, Tensor)):
             return
         x = _local(x.detach())
         if x.numel() == 0:

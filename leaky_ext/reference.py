@@ -21,6 +21,9 @@ __all__ = [
     "straight_through_relu_",
 ]
 
+# Formula of csrc/kernels.h, as the operators take it.
+LEAKY_RELU, LEAKY_RELU_SIGNED, RELU = range(3)
+
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -88,6 +91,14 @@ def check(x: Tensor, alpha: Tensor | float = 0.0, channel_dim: int = 1) -> None:
 def check_number(alpha: object) -> None:
     if not isinstance(alpha, (Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"leaky_ext: alpha must be a float or a Tensor, got {type(alpha).__name__}")
+
+
+def slope_and_value(alpha: Tensor | float) -> tuple[Tensor | None, float]:
+    """The slope as the operators take it: a tensor, or None and a number."""
+    if isinstance(alpha, Tensor):
+        return alpha, 0.0
+    check_number(alpha)
+    return None, alpha if isinstance(alpha, (torch.SymFloat, torch.SymInt)) else float(alpha)
 
 
 def check_dtype(tensor: Tensor, name: str) -> None:

@@ -1,142 +1,145 @@
-"""What the benchmark suite writes: results that fit their schema, reports, figures, comparisons."""
+"""What the benchmarks write: pages, charts, comparisons, and the parts of other documents."""
 
 from __future__ import annotations
 
 import copy
-import json
-from dataclasses import replace
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("jsonschema")  # not on machines that only take results
+pytest.importorskip("pandas")  # not on machines that run other tests alone
 
-from benchmarks import charts, report, schema, tables, view
-from benchmarks.cases import K10, M1, Case, block_case
+from benchmarks import charts, report
+from benchmarks.cases import BOTH, FORWARD, TRAINING, Case, M
 from benchmarks.compare import compare
-from benchmarks.implementations import LEARNABLE, STRAIGHT_THROUGH
-from benchmarks.worker import measure_case
+from benchmarks.contenders import MAIN
+from benchmarks.machine import Machine, Run
+from benchmarks.results import Results, load_all
+from scripts import splice_docs
 
-CASE = Case(LEARNABLE, "both", "float32", "flat", K10, 1, "default", "cpu", ("where",))
-
-
-def result_of(rows: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
-    software = {"leaky_ext": "1.2.3", "commit": "0" * 40, "torch": "2", "python": "3", "system": "-", "config": "-"}
-    device = {"type": "cpu", "name": "Some CPU", "cores": 2, "memory_gib": 8.0, "capability": "AVX2"}
-    result = {
-        "schema": schema.VERSION, "date": "2026-01-01T00:00:00+00:00", "suite": "full", "filter": "", "complete": True,
-        "threads": 1, "seconds": 1.0, "device": device, "software": software, "rows": rows,
-    }  # fmt: skip
-    return result | changes
+MACHINE = Machine(
+    name="Some CPU", device="cpu", cores=2, memory_gib=8.0, cpu="Some CPU, family 1 model 2", caches="", system=""
+)
+RUN = Run(
+    version="1.2.3", commit="0123456789", date="2026-01-01", torch="torch 2", python="3", quick=False, seconds=1.0,
+    config="-",
+)  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
-    """A few real rows."""
-    names = {LEARNABLE: ("leaky_ext", "where", "F.prelu"), STRAIGHT_THROUGH: ("leaky_ext", "F.relu", "NSReLU")}
-    cases = [
-        replace(CASE, operator=operator, numel=numel, implementations=names[operator])
-        for operator in names
-        for numel in (100, K10, M1)
+def rows(case: Case, times: dict[str, list[float]], **memory: int) -> list[dict[str, Any]]:
+    return [
+        {**case.key, "contender": name, "times": taken, "low": min(taken) * 0.99, "high": max(taken) * 1.01, **memory}
+        for name, taken in times.items()
     ]
-    slopes = ("leaky_ext", "leaky_ext, one slope", "F.prelu")
-    cases.append(replace(CASE, direction="forward", numel=M1, memory="mapped", implementations=slopes))
-    cases.append(replace(CASE, layout="nchw", implementations=slopes))
-    cases.append(block_case("mlp", STRAIGHT_THROUGH, 1, "cpu", compiled=False))
-    return [measure_case(case, seconds=0.01) for case in cases]
 
 
 @pytest.fixture
-def results(rows: list[dict[str, Any]], tmp_path: Path) -> Path:
-    """A folder with the results of one device."""
-    schema.save(result_of(copy.deepcopy(rows)), tmp_path / "some-cpu.json")
+def results(tmp_path: Path) -> Path:
+    """A folder with the results of one machine: learnable is twice as fast as PReLU, fixed half as LeakyReLU."""
+    times = dict(zip(MAIN, ([10.0, 40.0], [8.0, 16.0], [3.0, 3.0], [20.0, 80.0], [4.0, 8.0], [3.0, 3.0]), strict=True))
+    operator = Case(suite="operators", subject="operator", task=BOTH, contenders=MAIN, numel=M)
+    network = Case(suite="networks", subject="MLP", task=TRAINING, contenders=MAIN)
+    found = Results(MACHINE)
+    copies = {"copy_": [2.0, 2.0]}
+    forward = Case(suite="operators", subject="operator", task=FORWARD, contenders=MAIN, numel=M)
+    operators = rows(operator, times, kept=4 * M, beyond=0, peak=8 * M) + rows(forward, times | copies)
+    found.merge("operators", RUN, [*operators, {**operator.key, "contender": "oneDNN", "problem": "refused: wrong y"}])
+    found.merge("networks", RUN, rows(network, times, kept=5 << 20, peak=9 << 20))
+    found.save(tmp_path / "some-cpu.json")
     return tmp_path
 
 
-def test_rows_fit_the_schema(results: Path, rows: list[dict[str, Any]]) -> None:
-    assert schema.load(results / "some-cpu.json")["rows"] == json.loads(json.dumps(rows))
+def test_results_come_back_as_they_were(results: Path, tmp_path: Path) -> None:
+    loaded = Results.load(results / "some-cpu.json")
+    loaded.save(tmp_path / "again.json")
+    assert Results.load(tmp_path / "again.json") == loaded
+    assert loaded.machine == MACHINE and loaded.runs == {"operators": RUN, "networks": RUN}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"status": "refused", "reason": "wrong y"},  # still has samples
-        {"status": "failed"},
-        {"status": "fine"},
-        {"samples": []},
-        {"median": -1.0},
-        {"speed": 1},
-    ],
-)
-def test_schema_refuses(results: Path, change: dict[str, Any]) -> None:
-    import jsonschema
-
-    result = schema.load(results / "some-cpu.json")
-    result["rows"][0]["results"][0] |= change
-    with pytest.raises(jsonschema.ValidationError):
-        schema.validate(result)
+def test_quick_results_are_not_reported(results: Path) -> None:
+    (results / "other.quick.json").write_text((results / "some-cpu.json").read_text())
+    assert list(load_all(results)) == ["some-cpu"]
 
 
-def test_report_is_reproducible(results: Path, tmp_path: Path) -> None:
-    loaded = report.load_results(results)
-    assert list(loaded) == ["some-cpu"]
-    page = report.device_page(loaded["some-cpu"])
-    assert page == report.device_page(report.load_results(results)["some-cpu"])
-    for heading in ("float32, 1 thread: ratios", "in mapped memory", "## Memory", "## Where another one is faster"):
-        assert heading in page
-    pytest.importorskip("matplotlib")
-    for name, chart in charts.all_charts(loaded, tmp_path / "figures").items():
-        chart.save(name)
-        first = name.read_bytes()
-        chart.save(name)
-        assert name.read_bytes() == first and charts.digest_of(name) == chart.digest
-        assert b"prefers-color-scheme: dark" in first
+def test_ratios_are_medians_of_ratios_within_a_process(results: Path) -> None:
+    page = report.page(load_all(results)["some-cpu"])
+    section = page.split("## Networks, training step, eager\n")[1].split("## ")[0]
+    assert "| MLP | 2.00 | **0.50** | 1.00 | 25 µs |" in section  # 20 / 10 and 80 / 40; losses are bold
 
 
-def test_report_fills_markers_and_nothing_else(results: Path) -> None:
-    loaded = report.load_results(results)
-    text = "before\n<!-- begin memory table -->\nold\n<!-- end memory table -->\nafter\n"
-    filled = report.fill(text, loaded)
-    assert filled.startswith("before\n<!-- begin memory table -->\n") and "old" not in filled
-    assert filled.endswith("<!-- end memory table -->\nafter\n") and "0.125" in filled
-    assert report.fill(filled, loaded) == filled
-    assert "No results" in report.fill(text, {})
-    with pytest.raises(KeyError):
-        report.fill(text.replace("memory table", "no such table"), loaded)
+def test_a_page_has_every_row_and_what_was_not_timed(results: Path) -> None:
+    loaded = load_all(results)["some-cpu"]
+    page = report.page(loaded)
+    everything = page.split("## All rows")[1]
+    assert everything.count("\n| ") == 2 + len(loaded.rows) - 1  # header, rule, and all but the refused one
+    assert "oneDNN | refused: wrong y" in page.split("## Not timed")[1].split("## ")[0]
+    assert "Some CPU, family 1 model 2" in page and "0123456789" in page
 
 
-def test_losses_are_shown(results: Path) -> None:
-    result = schema.load(results / "some-cpu.json")
-    entries = {entry["implementation"]: entry for entry in result["rows"][0]["results"]}
-    for name, median in (("leaky_ext", 10.0), ("where", 5.0), ("F.prelu", 9.9)):
-        entries[name] |= {"median": median, "q1": median - 0.2, "q3": median + 0.2}
-    losses = tables.losses(result, lambda row: row is result["rows"][0])
-    assert "| where | 5 µs | 10 µs | 0.50x |" in losses
-    assert "F.prelu" not in losses  # within the spread
-    assert tables.losses(result, lambda row: False) == "No rows.\n"
+def test_bandwidth_is_a_share_of_copy(results: Path) -> None:
+    section = report.page(load_all(results)["some-cpu"]).split("bandwidth of copy_")[1].split("## ")[0]
+    # copy_ takes 2, straight-through 3 for the same bytes
+    assert "| 1M float32, forward |" in section and "67%" in section
+
+
+def test_headline_has_a_line_per_network_and_links_to_the_page(results: Path) -> None:
+    text = report.headline(load_all(results))
+    assert "| MLP | 2.00 | **0.50** | 1.00 |" in text and "(docs/benchmarks/some-cpu.md)" in text
+    assert "No results" in report.headline({})
+
+
+def test_pages_and_charts_are_the_same_every_time(results: Path, tmp_path: Path) -> None:
+    loaded = load_all(results)
+    assert report.page(loaded["some-cpu"]) == report.page(load_all(results)["some-cpu"])
+    first = {path.name: path.read_bytes() for path in charts.draw_all(loaded, tmp_path / "figures")}
+    again = {path.name: path.read_bytes() for path in charts.draw_all(loaded, tmp_path / "figures")}
+    assert first == again and first.keys() == {"speed-up.svg", "memory.svg"}
+    for text in first.values():
+        ElementTree.fromstring(text)
+
+
+def test_charts_without_results_are_left_out(tmp_path: Path) -> None:
+    assert [path.name for path in charts.draw_all({}, tmp_path)] == []
 
 
 def test_compare_shows_what_is_beyond_the_spread(results: Path) -> None:
     before, after = results / "some-cpu.json", results / "after.json"
-    result = schema.load(before)
+    result = Results.load(before)
 
-    def change(row: int, factor: float) -> str:
-        entry = result["rows"][row]["results"][0]
-        for key in ("q1", "median", "q3"):
-            entry[key] *= factor
-        return view.describe(result["rows"][row])
+    def change(row: dict[str, Any], factor: float) -> None:
+        row |= {"times": [t * factor for t in row["times"]], "low": row["low"] * factor, "high": row["high"] * factor}
 
-    slower, faster = change(0, 100.0), change(1, 0.01)
-    change(2, 1.0001)
-    result["rows"][3]["results"][0] = {"implementation": "leaky_ext", "status": "refused", "reason": "wrong y"}
-    schema.save(result, after)
-    text = compare(before, after)
-    parts = text.split("## ")
-    assert [part.split("\n")[0] for part in parts[1:]] == ["Slower: 1", "Faster: 1", "Changed status"]
-    assert slower in parts[1] and "100.00" in parts[1] and faster in parts[2]
-    assert "| ok | refused |" in parts[3]
-    assert "0 unchanged" not in text and "only before: 0, only after: 0" in text
-    assert "devices differ" not in text
-    schema.save(result | {"device": result["device"] | {"name": "Another"}}, after)
-    assert "devices differ" in compare(before, after)
+    change(result.rows[0], 100.0)
+    change(result.rows[1], 0.01)
+    change(result.rows[2], 1.0001)
+    result.rows[3] = {k: v for k, v in result.rows[3].items() if k not in ("times", "low", "high")} | {
+        "problem": "gone"
+    }
+    del result.rows[-1]
+    result.save(after)
+    parts = compare(before, after).split("## ")
+    assert [part.split("\n")[0] for part in parts[1:]] == ["Slower: 1", "Faster: 1", "Timed in one of them only"]
+    assert "learnable" in parts[1] and "100.00" in parts[1] and "fixed" in parts[2]
+    assert "| timed | gone |" in parts[3]
+    assert "only before: 1, only after: 0" in parts[3] and "machines differ" not in parts[0]
+    other = copy.deepcopy(result)
+    other.machine = Machine(**{**MACHINE.__dict__, "name": "Another"})
+    other.save(after)
+    assert "machines differ" in compare(before, after)
+
+
+def test_splicing_fills_markers_and_nothing_else(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splice_docs.results, "load_all", lambda: load_all(results))
+    text = "before\n<!-- networks -->\nold\n<!-- /networks -->\nafter\n"
+    filled = splice_docs.fill(text)
+    assert filled.startswith("before\n<!-- networks -->\n") and filled.endswith("<!-- /networks -->\nafter\n")
+    assert "old" not in filled and "| MLP | 2.00 |" in filled and splice_docs.fill(filled) == filled
+    with pytest.raises(KeyError):
+        splice_docs.fill(text.replace("networks", "nothing"))
+
+
+def test_documents_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    """What fails here: `python -m benchmarks report` and scripts/splice_docs.py write it anew."""
+    assert splice_docs.main(["--check"]) == 0, capsys.readouterr().out

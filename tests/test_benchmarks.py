@@ -1,31 +1,33 @@
-"""The benchmark suite: it refuses what is wrong, and implementations take turns."""
+"""The benchmarks: they refuse what is wrong, contenders take turns, memory is what the allocator saw. No times."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-pytest.importorskip("jsonschema")  # not on machines that only take results
+pytest.importorskip("pandas")  # not on machines that run other tests alone
 
-from benchmarks import run, schema, tables
-from benchmarks.blocks import BLOCKS, BlockProblem
-from benchmarks.cases import K10, M1, M16, MEMORY_TUNABLES, SUITES, Case, block_case, select, size_name
-from benchmarks.implementations import FIXED, IMPLEMENTATIONS, LEARNABLE, STRAIGHT_THROUGH, Implementation, where
-from benchmarks.memory import memory_use
-from benchmarks.problem import OperatorProblem
-from benchmarks.timing import EventTimer, measure, quartiles
+from benchmarks import run
+from benchmarks.cases import BOTH, FORWARD, INFERENCE, SIZES, SUITES, THEN_READ, TRAINING, Case, select
+from benchmarks.contenders import BY_HAND, CONTENDERS, MAIN, PEER, Contender, Layer, where
+from benchmarks.networks import BLOCKS, NETWORKS
+from benchmarks.problems import problem
+from benchmarks.results import Results
+from benchmarks.run import measure_suite
+from benchmarks.timing import measure
 from benchmarks.worker import measure_case
 
 ROOT = Path(__file__).resolve().parent.parent
-CASE = Case(LEARNABLE, "both", "float32", "flat", K10, 1, "default", "cpu", ("where",))
+CASE = Case(suite="test", subject="operator", task=BOTH, contenders=("where",), numel=10_000, threads=1)
+OURS = ("residual network", "MLP", *BLOCKS)  # networks that need no other package
 
 
 class WrongGradX(torch.autograd.Function):
@@ -41,16 +43,12 @@ class WrongGradX(torch.autograd.Function):
         x, alpha = ctx.saved_tensors
         grad_x = torch.where(x >= 0, grads[0], alpha * grads[0])
         grad_x[-1] *= 1.001
-        return grad_x, (grads[0] * x)[x < 0].sum()
+        return grad_x, (grads[0] * x)[x < 0].sum().view(1)
 
 
 def one_wrong_value(x: Tensor, alpha: Any) -> Tensor:
     y = where(x, alpha)
     return torch.cat([y[:-1], y[-1:] * 1.001])
-
-
-def nan(x: Tensor, alpha: Any) -> Tensor:
-    return where(x, alpha) + torch.full_like(x, torch.nan)
 
 
 WRONG: dict[str, tuple[Callable[..., Tensor], str]] = {
@@ -62,166 +60,215 @@ WRONG: dict[str, tuple[Callable[..., Tensor], str]] = {
         "wrong d(alpha)",
     ),
     "another slope": (lambda x, a: where(x, 1.01 * a), "wrong y"),
-    "NaN": (nan, "wrong y"),
+    "NaN": (lambda x, a: where(x, a) + torch.nan, "wrong y"),
     "another dtype": (lambda x, a: where(x, a).double(), "y is torch.float64"),
     "another shape": (lambda x, a: where(x, a)[None], "not torch.float32 [10000]"),
 }
 
 
+@pytest.mark.parametrize("task", [BOTH, FORWARD, THEN_READ])
 @pytest.mark.parametrize("name", WRONG)
-@pytest.mark.parametrize("direction", ["forward", "backward", "both"])
-def test_wrong_implementation_is_refused(name: str, direction: str) -> None:
+def test_wrong_operator_is_refused(name: str, task: str) -> None:
     function, reason = WRONG[name]
-    table = {"wrong": Implementation("wrong", function, "[]"), "where": IMPLEMENTATIONS[LEARNABLE]["where"]}
-    case = replace(CASE, direction=direction, implementations=("wrong", "where"))
-    wrong, right = measure_case(case, seconds=0.001, table=table)["results"]
-    assert wrong["status"] == "refused" and reason in wrong["reason"]
-    assert "samples" not in wrong and "median" not in wrong
-    assert right["status"] == "ok" and right["samples"]
+    wrong = Contender(function=function, forward=None, backward=None)
+    case = replace(CASE, task=task, contenders=("wrong", "where"))
+    results = measure_case(case, seconds=0.001, contenders={"wrong": wrong, "where": CONTENDERS["where"]})
+    assert results["wrong"]["problem"].startswith("refused") and reason in results["wrong"]["problem"]
+    assert "samples" not in results["wrong"]
+    assert results["where"]["samples"] and "problem" not in results["where"]
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("operator", [LEARNABLE, STRAIGHT_THROUGH])
-def test_wrong_activation_in_a_block_is_refused(block: str, operator: str) -> None:
-    case = replace(block_case(block, operator, 1, "cpu", compiled=False), implementations=("wrong",))
-    alpha = IMPLEMENTATIONS[operator]["leaky_ext"].alpha
-    table = {"wrong": Implementation("wrong", lambda x, a: torch.nn.functional.leaky_relu(x, 0.05) + 0 * a, alpha)}
-    (wrong,) = measure_case(case, seconds=0.001, table=table)["results"]
-    assert wrong["status"] == "refused" and "relative error" in wrong["reason"]
+@pytest.mark.parametrize("subject", OURS)
+def test_wrong_activation_in_a_network_is_refused(subject: str) -> None:
+    def gradient_of_relu(x: Tensor, alpha: Any) -> Tensor:
+        return where(x, alpha).detach() + torch.relu(x) - torch.relu(x).detach()
+
+    wrong = replace(CONTENDERS["where"], module=lambda prelu: Layer(lambda x, a: where(x, 1.1 * a), prelu.weight))
+    half = replace(CONTENDERS["where"], module=lambda prelu: Layer(gradient_of_relu, prelu.weight))
+    case = Case(suite="test", subject=subject, task=TRAINING, contenders=("wrong", "half"), threads=2)
+    results = measure_case(case, seconds=0.001, contenders={"wrong": wrong, "half": half})
+    assert "relative error" in results["wrong"]["problem"]
+    assert "wrong gradient" in results["half"]["problem"]
 
 
-def test_what_an_implementation_raises_is_its_result() -> None:
+def test_wrong_inference_is_refused() -> None:
+    wrong = replace(CONTENDERS["ReLU"], module=lambda prelu: nn.LeakyReLU(0.1))
+    case = Case(suite="test", subject="MLP", task=INFERENCE, contenders=("wrong",), threads=2)
+    assert "wrong output 0" in measure_case(case, seconds=0.001, contenders={"wrong": wrong})["wrong"]["problem"]
+
+
+def test_what_a_contender_raises_is_its_result() -> None:
     def broken(x: Tensor, alpha: Any) -> Tensor:
         raise RuntimeError("no kernel\nfor this")
 
-    table = {"broken": Implementation("broken", broken, "[]")}
-    (result,) = measure_case(replace(CASE, implementations=("broken",)), 0.001, table)["results"]
-    assert result == {"implementation": "broken", "status": "failed", "reason": "RuntimeError: no kernel"}
+    case = replace(CASE, contenders=("broken",))
+    results = measure_case(case, seconds=0.001, contenders={"broken": Contender(function=broken)})
+    assert results == {"broken": {"problem": "failed: RuntimeError: no kernel"}}
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("layout", ["flat", "nchw", "channels_last", "btc", "sliced"])
-@pytest.mark.parametrize("operator", IMPLEMENTATIONS)
-def test_eager_implementations_are_right(operator: str, layout: str, dtype: str) -> None:
-    problem = OperatorProblem(replace(CASE, operator=operator, layout=layout, dtype=dtype))
-    for implementation in IMPLEMENTATIONS[operator].values():
-        if not implementation.compiled:
-            assert problem.check(problem.bind(implementation)) is None, implementation.name
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_right_operators_are_not_refused(dtype: str) -> None:
+    subject = problem(replace(CASE, dtype=dtype))
+    for name, contender in CONTENDERS.items():
+        if not contender.mkldnn:
+            assert subject.entry(name, contender).check() is None, name
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_slopes_per_channel_are_not_refused(layout: str) -> None:
+    subject = problem(replace(CASE, layout=layout, numel=1 << 17))
+    for name in ("learnable", "PReLU") + (("oneDNN",) if layout == "nchw" else ()):
+        assert subject.entry(name, CONTENDERS[name]).check() is None, name
+
+
+@pytest.mark.parametrize("task", [TRAINING, INFERENCE])
+@pytest.mark.parametrize("subject", OURS)
+def test_right_networks_are_not_refused(subject: str, task: str) -> None:
+    network = problem(Case(suite="test", subject=subject, task=task, contenders=MAIN))
+    for name in (*MAIN, "where"):
+        assert network.entry(name, CONTENDERS[name]).check() is None, name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operator", IMPLEMENTATIONS)
-def test_compiled_implementations_are_right(operator: str) -> None:
-    torch._dynamo.reset()
-    problem = OperatorProblem(replace(CASE, operator=operator))
-    for implementation in IMPLEMENTATIONS[operator].values():
-        if implementation.compiled:
-            assert problem.check(problem.bind(implementation)) is None, implementation.name
+@pytest.mark.parametrize("subject", [name for name in NETWORKS if name not in OURS])
+def test_architectures_of_packages_are_not_refused(subject: str) -> None:
+    if not NETWORKS[subject].available:
+        pytest.skip(f"{NETWORKS[subject].package} is not installed")
+    network = problem(Case(suite="test", subject=subject, task=TRAINING, contenders=MAIN))
+    for name in MAIN:
+        assert network.entry(name, CONTENDERS[name]).check() is None, name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", BLOCKS)
-def test_right_blocks_are_not_refused(block: str) -> None:
-    for operator in (LEARNABLE, STRAIGHT_THROUGH):
-        case = block_case(block, operator, 1, "cpu", compiled=True)
-        problem = BlockProblem(case)
-        for name in case.implementations:
-            assert problem.check(problem.bind(IMPLEMENTATIONS[operator][name])) is None, name
+def test_compiled_contenders_are_not_refused() -> None:
+    for subject in ("operator", "conv block"):
+        case = replace(CASE, subject=subject, compiled=True, contenders=(*MAIN, "where"))
+        results = measure_case(case, seconds=0.001)
+        assert all("samples" in result and "kept" in result for result in results.values()), results
 
 
-@pytest.mark.parametrize(("device", "suite"), SUITES)
-def test_cases_are_sound(device: str, suite: str) -> None:
-    cases = select(device, suite, threads=2)
-    assert len({case.label for case in cases}) == len(cases)
+def test_a_step_changes_weights_and_a_check_does_not() -> None:
+    network = problem(Case(suite="test", subject="residual network", task=TRAINING, contenders=MAIN))
+    seen = []
+
+    def layer(prelu: nn.PReLU) -> nn.Module:
+        seen.append(prelu)
+        return prelu
+
+    entry = network.entry("spy", replace(CONTENDERS["PReLU"], module=layer))
+    weight = seen[0].weight
+    before = weight.detach().clone()
+    assert entry.check() is None and torch.equal(weight, before)
+    entry.call()
+    assert not torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("suite", SUITES)
+def test_cases_are_sound(suite: str, quick: bool, device: str) -> None:
+    cases = select(suite, quick=quick, device=device)
+    assert cases and len({tuple(case.key.values()) for case in cases}) == len(cases)
     for case in cases:
-        assert case.block or torch.Size(case.shape).numel() == case.numel
-        assert set(case.implementations) <= IMPLEMENTATIONS[case.operator].keys()
-        assert len(set(case.implementations)) == len(case.implementations)
-        assert case.memory in MEMORY_TUNABLES and case.device == device
+        assert case.subject != "operator" or torch.Size(case.shape).numel() == case.numel
+        assert set(case.contenders) <= {*CONTENDERS, "copy_"} and case.device == device
+        assert len(set(case.contenders)) == len(case.contenders)
+        assert device == "cpu" or "oneDNN" not in case.contenders
 
 
-def test_full_suite_has_every_comparison() -> None:
-    """The ratios that a report gives exist for 100 to 16M elements."""
-    cases = select("cpu", "full", threads=2)
-    for _, operator, name in tables.AGAINST:
-        for numel in (100, K10, M1, M16):
-            start = f"{operator} both float32 flat {size_name(numel)} "
-            assert any(name in c.implementations for c in cases if c.label.startswith(start)), (name, numel)
-    assert {case.memory for case in cases} == {"default", "fresh", "mapped"}
-    assert {case.threads for case in cases} == {1, 2}
+def test_operators_cover_every_size_and_comparison() -> None:
+    cases = select("operators")
+    for task in (BOTH, FORWARD, THEN_READ):
+        assert {c.numel for c in cases if c.task == task and set(MAIN) <= set(c.contenders)} == set(SIZES)
+    assert {(c.dtype, c.threads, c.malloc) for c in cases} >= {
+        ("float32", 2, "default"), ("float32", 1, "default"), ("float32", 2, "kept"), ("bfloat16", 2, "kept")
+    }  # fmt: skip
+    measured = {name for case in cases for name in case.contenders}
+    assert measured >= {*PEER, *PEER.values(), "oneDNN", *(name for names in BY_HAND.values() for name in names)}
 
 
-def test_filter_selects_by_label() -> None:
-    assert {case.dtype for case in select("cpu", "full", 2, "bfloat16 flat 1M")} == {"bfloat16"}
-    assert select("cpu", "full", 2, "no such row") == []
-
-
-def test_implementations_take_turns() -> None:
+def test_contenders_take_turns() -> None:
     log: list[str] = []
     calls = {name: (lambda name=name: log.append(name)) for name in "abc"}
-    samples = measure(calls, threads=1, device="cpu", seconds=0.2)
-    counts = {name: len(times) for name, times in samples.items()}
-    assert len(set(counts.values())) == 1 and counts["a"] >= 3
+    samples = measure(calls, device="cpu", seconds=0.1)
+    counts = {len(taken) for taken in samples.values()}
+    assert len(counts) == 1 and min(counts) >= 3
     turns = [name for name, before in zip(log, [None, *log], strict=False) if name != before]
-    assert len(turns) > 2 * counts["a"]  # far more than one turn each
-    assert all(time > 0 for times in samples.values() for time in times)
-
-
-def test_quartiles() -> None:
-    assert quartiles([4.0, 1.0, 3.0, 2.0, 5.0]) == (2.0, 3.0, 4.0)
-    assert quartiles([7.0]) == (7.0, 7.0, 7.0)
+    assert len(turns) > 2 * min(counts)  # far more than one turn each
 
 
 @pytest.mark.parametrize(
-    ("operator", "name", "kept", "beyond"),
+    ("name", "kept", "beyond"),
     [
-        (LEARNABLE, "leaky_ext", 4, 0),
-        (LEARNABLE, "leaky_ext, save=output", 4, 0),
-        (LEARNABLE, "where", 5, 1),
-        (LEARNABLE, "clamp", 8, 4),
-        (LEARNABLE, "F.prelu", 4, 0),
-        (FIXED, "leaky_ext", 0.125, 0.125),
-        (STRAIGHT_THROUGH, "leaky_ext", 0.125, 0.125),
-        (STRAIGHT_THROUGH, "F.relu", 4, 0),
-        (STRAIGHT_THROUGH, "NSReLU", 1, 1),
+        ("learnable", 4, 0),
+        ("learnable, save=output", 4, 0),
+        ("fixed", 0.125, 0.125),
+        ("straight-through", 0.125, 0.125),
+        ("PReLU", 4, 0),
+        ("ReLU", 4, 0),
+        ("where", 5, 1),
+        ("clamp", 8, 4),
+        ("NSReLU", 1, 1),
     ],
 )
-def test_memory_is_what_the_allocator_saw(operator: str, name: str, kept: float, beyond: float) -> None:
+def test_memory_is_what_the_allocator_saw(name: str, kept: float, beyond: float) -> None:
     numel = 1 << 16
-    problem = OperatorProblem(replace(CASE, operator=operator, numel=numel))
-    use = memory_use(problem.bind(IMPLEMENTATIONS[operator][name]), problem.x, problem.grad)
+    use = problem(replace(CASE, numel=numel)).entry(name, CONTENDERS[name]).memory()
     slack = 64 / numel  # slopes
     assert use["kept"] / numel == pytest.approx(kept, abs=slack)
-    assert use["kept_beyond"] / numel == pytest.approx(beyond, abs=slack)
+    assert use["beyond"] / numel == pytest.approx(beyond, abs=slack)
     assert use["peak"] >= 8 * numel  # y and grad_x
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_event_timer_measures_the_gpu() -> None:
-    timer = EventTimer()
-    assert timer() == 0.0
-    torch.cuda._sleep(10_000_000)
-    assert timer() > 1e-3
-    assert timer() == 0.0
+def test_memory_of_a_step() -> None:
+    """Of linear, activation, linear: a fixed slope keeps a bit for each element where PReLU keeps its input."""
+    case = Case(suite="test", subject="MLP block", task=TRAINING, contenders=MAIN)
+    use = {name: problem(case).entry(name, CONTENDERS[name]).memory() for name in ("PReLU", "fixed")}
+    hidden = 4 * 1024 * 1024
+    assert use["PReLU"]["kept"] - use["fixed"]["kept"] == pytest.approx(hidden * (1 - 1 / 32), rel=0.01)
+    assert use["PReLU"]["peak"] > use["PReLU"]["kept"]
 
 
-def test_a_dead_worker_costs_one_row() -> None:
-    good = replace(CASE, numel=100)
-    bad = replace(good, dtype="no_such_dtype")
-    done = list(run.in_workers([good, bad, replace(good, numel=1_000)], "default", 0.001))
-    assert [case.numel for case, _ in done] == [100, 100, 1_000]
-    assert [row["results"][0]["status"] for _, row in done] == ["ok", "failed", "ok"]
-    assert "status 1" in done[1][1]["results"][0]["reason"]
+def test_each_process_gives_one_time() -> None:
+    case = replace(CASE, numel=100, contenders=("where", "no such contender"))
+    (timed, missing), interrupted = measure_suite("test", [case], processes=2, seconds=0.001)
+    assert not interrupted and len(timed["times"]) == 2
+    assert timed.keys() >= {"kept", "beyond", "peak", "low", "high"}
+    assert missing["problem"].startswith("failed") and "times" not in missing
 
 
-def test_command_line(tmp_path: Path) -> None:
-    out = tmp_path / "out.json"
-    command = [sys.executable, "-m", "benchmarks", "run", "--quick", "--threads", "1"]
-    command += ["--filter", "straight_through_relu both float32 flat 100 ", "--out", str(out)]
+def test_an_interrupted_run_keeps_what_it_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted_after_one(cases: list[Case], *_: Any, **__: Any) -> Iterator[tuple[Case, dict[str, Any]]]:
+        yield cases[0], {"where": {"samples": [1.0]}}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "in_fresh_process", interrupted_after_one)
+    rows, interrupted = measure_suite("test", [CASE, replace(CASE, task=FORWARD)], processes=2, seconds=0.001)
+    assert interrupted and [row["task"] for row in rows] == [BOTH]
+
+
+def test_a_dead_process_costs_its_cases_and_no_more() -> None:
+    bad = replace(CASE, numel=200, threads=-1)  # raises outside of any contender
+    (first, second), _ = measure_suite("test", [bad, replace(CASE, numel=100)], processes=1, seconds=0.001)
+    assert first["problem"].startswith("failed") and second["times"]
+
+
+def test_runs_merge_into_one_file(tmp_path: Path) -> None:
+    out = tmp_path / "machine.json"
+    command = [sys.executable, "-m", "benchmarks", "run", "--quick", "--out", str(out), "calls"]
+    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    first = Results.load(out)
+    assert {row["suite"] for row in first.rows} == {"calls"} and first.runs["calls"].quick
+    first.rows.append({**first.rows[0], "suite": "networks"})
+    first.save(out)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    result = schema.load(out)
-    assert [row["numel"] for row in result["rows"]] == [100] and result["complete"]
-    assert "straight-through / `F.relu`" in done.stdout
-    command = [sys.executable, "-m", "benchmarks", "compare", str(out), str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "## Slower: 0" in done.stdout
+    again = Results.load(out)
+    assert [row["suite"] for row in again.rows].count("calls") == len(first.rows) - 1
+    assert [row["suite"] for row in again.rows].count("networks") == 1
+    assert "learnable / PReLU" in done.stdout
+
+
+def test_unknown_suites_are_named() -> None:
+    command = [sys.executable, "-m", "benchmarks", "run", "no-such-suite"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "no such suite: no-such-suite" in done.stderr

@@ -6,28 +6,9 @@ import io
 import pytest
 import torch
 from torch import nn
+from zoo import Net
 
 from leaky_ext import LearnableLeakyReLU, StraightThroughReLU, convert
-
-
-class Net(nn.Module):
-    """PReLUs with one and with many slopes, one of them shared; LeakyReLU and ReLU, also in place."""
-
-    def __init__(self):
-        super().__init__()
-        self.shared = nn.PReLU(8, init=0.1)
-        self.first = nn.Sequential(nn.Conv2d(3, 8, 3), self.shared, nn.Conv2d(8, 8, 3), self.shared)
-        self.second = nn.ModuleList(
-            [nn.Conv2d(8, 8, 3), nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(8, 4, 1), nn.PReLU()]
-        )
-        self.relu = nn.ReLU(inplace=True)
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, x):
-        x = self.first(x)
-        for layer in self.second:
-            x = layer(x)
-        return self.head(self.relu(x.mean((2, 3))))
 
 
 def path(model, steps=20, data=None):

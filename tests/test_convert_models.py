@@ -1,83 +1,15 @@
 """convert on models that people use, each skipped where its package (requirements-models.txt) is not installed."""
 
-import contextlib
 import copy
-import importlib
-import importlib.util
-import sys
-from unittest.mock import MagicMock
 
 import pytest
 import torch
 from torch import nn
+from zoo import PRELU, tensors, transformer
 
 from leaky_ext import LearnableLeakyReLU, StraightThroughReLU, convert
 
 pytestmark = pytest.mark.slow
-
-TORCHVISION = ("", ".datasets", ".ops", ".ops.boxes", ".transforms", ".transforms.functional", ".utils")
-
-
-@contextlib.contextmanager
-def without_torchvision():
-    """Import packages that ask for torchvision, but whose networks do not use it, on machines that have none."""
-    names = [f"torchvision{name}" for name in TORCHVISION] if importlib.util.find_spec("torchvision") is None else []
-    names += [] if importlib.util.find_spec("requests") else ["requests", "requests.adapters"]
-    sys.modules.update({name: MagicMock() for name in names})
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
-def load(package, module, name):
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
-    with without_torchvision():
-        return getattr(importlib.import_module(module), name)
-
-
-def face_detector(stage, size):
-    """A stage of MTCNN, with the trained weights that facenet-pytorch ships."""
-    return load("facenet_pytorch", "facenet_pytorch.models.mtcnn", stage)(), (2, 3, size, size)
-
-
-def medical_unet():
-    """MONAI's UNet, here in three dimensions, with its default activation, PReLU."""
-    unet = load("monai", "monai.networks.nets", "UNet")
-    return unet(3, 1, 2, channels=(8, 16, 32), strides=(2, 2), num_res_units=2), (2, 1, 16, 16, 16)
-
-
-def super_resolution():
-    """SRVGGNetCompact, the network of Real-ESRGAN's compact models, as spandrel has it."""
-    net = load("spandrel", "spandrel.architectures.Compact.__arch.SRVGG", "SRVGGNetCompact")
-    return net(num_feat=16, num_conv=6, upscale=2), (2, 3, 12, 12)
-
-
-def transformer():
-    """OPT, whose MLPs are ReLU, from a configuration, without pretrained weights."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.OPTConfig(
-        vocab_size=64, hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=3,
-        num_attention_heads=4, max_position_embeddings=32, dropout=0.0,
-    )  # fmt: skip
-    return transformers.OPTForCausalLM(config), None
-
-
-PRELU = {
-    "facenet-pytorch PNet": (lambda: face_detector("PNet", 24), 3),
-    "facenet-pytorch RNet": (lambda: face_detector("RNet", 24), 4),
-    "facenet-pytorch ONet": (lambda: face_detector("ONet", 48), 5),
-    "monai UNet": (medical_unet, 9),
-    "spandrel SRVGGNetCompact": (super_resolution, 7),
-}
-
-
-def tensors(output):
-    if isinstance(output, torch.Tensor):
-        return [output]
-    return list(output) if isinstance(output, tuple) else [output.logits]
 
 
 def path(model, inputs, steps=20):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import raw
 import torch
 from torch import Tensor
 
@@ -114,9 +115,9 @@ def test_cuda_tensor_in_a_build_without_cuda() -> None:
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     x, alpha = torch.ones(3), torch.ones(1)
     for call in (
-        lambda: torch.ops.leaky_ext.learnable_leaky_relu.default.redispatch(cuda, x, alpha),
-        lambda: torch.ops.leaky_ext.straight_through_relu.default.redispatch(cuda, x),
-        lambda: torch.ops.leaky_ext.backward.default.redispatch(cuda, x, x, alpha, 1, [True, True]),
+        lambda: torch.ops.leaky_ext.forward.default.redispatch(cuda, x, alpha),
+        lambda: torch.ops.leaky_ext.forward_.default.redispatch(cuda, x, None),
+        lambda: torch.ops.leaky_ext.backward.default.redispatch(cuda, x, x, None, alpha),
     ):
         with pytest.raises(RuntimeError, match="FORCE_CUDA=1"):
             call()
@@ -125,27 +126,19 @@ def test_cuda_tensor_in_a_build_without_cuda() -> None:
 @pytest.mark.parametrize(
     "call, error, words",
     [
-        (lambda g, x, a: _C.backward(g[:1], x, a), ValueError, r"\[1, 3, 4\].*\[2, 3, 4\]"),
-        (lambda g, x, a: _C.backward(g.double(), x, a), TypeError, "Double.*Float"),
-        (lambda g, x, a: _C.backward(g.to("meta"), x, a), RuntimeError, "meta"),
+        (lambda g, x, a: raw.backward(g[:1], x, a), ValueError, r"\[1, 3, 4\].*\[2, 3, 4\]"),
+        (lambda g, x, a: raw.backward(g.double(), x, a), TypeError, "Double.*Float"),
+        (lambda g, x, a: raw.backward(g.to("meta"), x, a), RuntimeError, "meta"),
         (
-            lambda g, x, a: _C.backward_mask(g, torch.zeros(2, dtype=torch.uint8), 0.1, 1, g.stride()),
+            lambda g, x, a: raw.backward_mask(g, torch.zeros(2, dtype=torch.uint8), 0.1, 1, g.stride()),
             ValueError,
             "3 con",
         ),
-        (lambda g, x, a: _C.backward_mask(g, torch.zeros(3), 0.1, 1, g.stride()), TypeError, "uint8.*Float"),
-        (lambda g, x, a: _C.backward_mask(g, torch.zeros(3, dtype=torch.uint8), 0.1, 1, (1,)), ValueError, "stride"),
-        (lambda g, x, a: _C.backward_output(g, x[:1], None, a, 1), ValueError, r"\[1, 3, 4\]"),
+        (lambda g, x, a: raw.backward_mask(g, torch.zeros(3), 0.1, 1, g.stride()), TypeError, "uint8.*Float"),
+        (lambda g, x, a: raw.backward_mask(g, torch.zeros(3, dtype=torch.uint8), 0.1, 1, (1,)), ValueError, "stride"),
+        (lambda g, x, a: raw.backward_output(g, x[:1], None, a, 1), ValueError, r"\[1, 3, 4\]"),
     ],
 )
 def test_raw_backward_checks_what_it_is_given(call: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call(torch.ones(X), torch.ones(X), torch.ones(1))
-
-
-def test_raw_operators_refuse_to_lose_a_gradient() -> None:
-    x = torch.ones(3, requires_grad=True)
-    with pytest.raises(RuntimeError, match="learnable_leaky_relu"):
-        torch.ops.leaky_ext.learnable_leaky_relu(x, torch.ones(1))
-    with torch.no_grad():
-        assert torch.equal(torch.ops.leaky_ext.learnable_leaky_relu(x, torch.ones(1)), torch.ones(3))

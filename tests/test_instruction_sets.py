@@ -1,4 +1,4 @@
-"""Every instruction set that this machine has passes the tests of the kernels; wrong names are refused."""
+"""Every instruction set, and non-temporal stores everywhere, pass the kernels' tests; wrong settings are refused."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+ROOT = Path(__file__).parent.parent
 TESTS = ["test_kernels.py", "test_layouts.py"]
 
 
 def run(instruction_set: str, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LEAKY_EXT_CPU": instruction_set}
-    return subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, cwd=Path(__file__).parent.parent
-    )
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, cwd=ROOT)
 
 
 def available() -> list[str]:
@@ -36,3 +35,17 @@ def test_kernels(instruction_set: str) -> None:
 def test_unknown_name_is_refused() -> None:
     result = run("sse9", "-c", "import torch, leaky_ext; leaky_ext.learnable_leaky_relu(torch.ones(3), 0.1)")
     assert result.returncode != 0 and "LEAKY_EXT_CPU is 'sse9', not baseline, avx2 or avx512" in result.stderr
+
+
+def test_stream_bytes() -> None:
+    """Non-temporal stores from the first byte on give the same results; what is not a number of bytes is refused."""
+    everywhere = {**os.environ, "LEAKY_EXT_STREAM_BYTES": "0"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "tests/test_kernels.py"]
+    result = subprocess.run(command, env=everywhere, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stdout[-4000:]
+    call = "import torch, leaky_ext; leaky_ext.learnable_leaky_relu(torch.ones(3), 0.1)"
+    for wrong in ("many", "-1", "4M", "99999999999999999999"):
+        environment = {**os.environ, "LEAKY_EXT_STREAM_BYTES": wrong}
+        result = subprocess.run([sys.executable, "-c", call], env=environment, capture_output=True, text=True, cwd=ROOT)
+        assert result.returncode != 0
+        assert f"LEAKY_EXT_STREAM_BYTES is '{wrong}', not a number of bytes" in result.stderr

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import raw
 import torch
 from oracle import DTYPES, OPERATORS, check
 from torch import Tensor
 
 import leaky_ext
-from leaky_ext import _C
 
 SIZES = [0, 1, 2, 3, 15, 16, 17, 63, 64, 65, 2047, 2049, 4095, 4097, 1_000_003]
 
@@ -81,7 +81,7 @@ def test_infinite_gradients_of_positive_elements_stay_out_of_grad_alpha(dtype: t
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_mask_is_one_bit_an_element_in_memory_order(dtype: torch.dtype, device: str) -> None:
     x = draw(3, 5, 7, 11, dtype=dtype, device=device).to(memory_format=torch.channels_last)
-    for mask in (_C.learnable_leaky_relu_mask(x, 0.1)[1], _C.straight_through_relu_mask(x)[1]):
+    for mask in (raw.forward_mask(x, 0.1)[1], raw.forward_mask(x, formula=raw.RELU)[1]):
         assert mask.dtype == torch.uint8 and mask.shape == ((x.numel() + 7) // 8,)
         in_order = x.permute(0, 2, 3, 1).flatten()
         bits = mask.unsqueeze(1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8, device=device)) & 1
@@ -98,12 +98,12 @@ def test_backward_from_the_output(dtype: torch.dtype, alphas: list[float], size:
     x[0, :, 0] = -0.0
     grad = draw(2, 3, size, dtype=dtype, device=device)
     alpha = torch.tensor(alphas, dtype=dtype, device=device)
-    expected_x, expected_alpha = _C.backward(grad, x, alpha)
+    expected_x, expected_alpha = raw.backward(grad, x, alpha)
     if min(alphas) > 0:
-        y, mask = _C.learnable_leaky_relu(x, alpha, positive_zero=True), None
+        y, mask = raw.forward(x, alpha, formula=raw.LEAKY_RELU_SIGNED), None
     else:
-        y, mask = _C.learnable_leaky_relu_mask(x, alpha)
-    grad_x, grad_alpha = _C.backward_output(grad, y, mask, alpha)
+        y, mask = raw.forward_mask(x, alpha)
+    grad_x, grad_alpha = raw.backward_output(grad, y, mask, alpha)
     assert torch.equal(grad_x, expected_x)
     scale = (grad.double() * x.double()).abs().sum(2).sum(0).sum_to_size(alpha.shape)
     error = (grad_alpha.double() - expected_alpha.double()).abs()
@@ -114,7 +114,7 @@ def test_backward_from_the_output(dtype: torch.dtype, alphas: list[float], size:
 def test_only_what_is_needed_is_computed(need_x: bool, need_alpha: bool, device: str) -> None:
     x, grad = draw(4, 3, 50, device=device), draw(4, 3, 50, device=device)
     alpha = draw(3, device=device)
-    both = _C.backward(grad, x, alpha)
-    some = _C.backward(grad, x, alpha, need_x=need_x, need_alpha=need_alpha)
+    both = raw.backward(grad, x, alpha)
+    some = raw.backward(grad, x, alpha, need_x=need_x, need_alpha=need_alpha)
     for got, expected, needed in zip(some, both, (need_x, need_alpha), strict=True):
         assert torch.equal(got, expected) if needed else got is None

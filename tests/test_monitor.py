@@ -228,12 +228,12 @@ def test_tensorboard_itself(tmp_path):
     assert events[0].value == pytest.approx(monitor.rows()[0]["negative"])
 
 
-def test_figure(tmp_path):
+def test_plot(tmp_path):
     pytest.importorskip("matplotlib")
     model = net()
     monitor = AlphaMonitor(model)
     run(model, monitor, 5)
-    figure = monitor.figure()
+    figure = monitor.plot()
     slopes, gradient, negative, dead = figure.axes
     own = [row for row in monitor.rows() if row["name"] == "1"]
     assert slopes.get_lines()[0].get_xydata().tolist() == [[row["step"], row["alpha_mean"]] for row in own]
@@ -262,4 +262,4 @@ def test_compiled_models_are_watched():
 def test_a_model_without_activations():
     monitor = AlphaMonitor(nn.Linear(2, 2))
     monitor.step()
-    assert monitor.rows() == [] and monitor.figure().axes
+    assert monitor.rows() == [] and monitor.plot().axes

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import raw
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
 import leaky_ext
-from leaky_ext import _C
+from leaky_ext.reference import slope_and_value
 
 OPS = torch.ops.leaky_ext
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -43,27 +44,32 @@ def slope(kind: str, x: Tensor) -> Any:
 
 
 def calls(x: Tensor, alpha: Any) -> list[tuple[Any, tuple]]:
-    """Every operator with arguments for this x and alpha."""
+    """Every operator with arguments for this x and alpha: each formula, each kind of saved tensors."""
     grad = torch.randn_like(x).clone(memory_format=torch.contiguous_format)
-    mask = _C.straight_through_relu_mask(x)[1]
-    in_place = [] if 0 in x.stride() and x.numel() > 1 else ["learnable_leaky_relu_", "learnable_leaky_relu_mask_"]
-    forward = ["learnable_leaky_relu", "learnable_leaky_relu_mask", *in_place]
-    if not isinstance(alpha, Tensor):
-        relu = [name.replace("learnable_leaky", "straight_through") for name in forward]
-        return [
-            *((getattr(OPS, name).Scalar, (x, alpha)) for name in forward),
-            *((getattr(OPS, name).default, (x,)) for name in relu),
-            (OPS.backward.Scalar, (grad, x, alpha)),
-            (OPS.backward_mask.Scalar, (grad, mask, alpha, x.stride())),
-        ]
-    needs = [(True, True), (True, False), (False, True)]
+    mask = raw.forward_mask(x)[1]
+    slope, value = slope_and_value(alpha)
+    in_place = [] if 0 in x.stride() and x.numel() > 1 else [OPS.forward_.default, OPS.forward_mask_.default]
+    forward = [OPS.forward.default, OPS.forward_mask.default, *in_place]
+    positive = None if slope is None else slope.abs()
+    needs = [(True, True), (True, False), (False, True)] if isinstance(alpha, Tensor) else [(True, False)]
     return [
-        *((getattr(OPS, name).default, (x, alpha)) for name in forward),
-        *((OPS.backward.default, (grad, x, alpha, 1, need)) for need in needs),
-        (OPS.backward_mask.default, (grad, mask, alpha, 1, x.stride())),
-        *((OPS.backward_output.default, (grad, x, mask, alpha, 1, need)) for need in needs),
-        (OPS.backward_output.default, (grad, x, None, alpha.abs(), 1, (True, True))),
+        *((op, (x, slope, value, 1, formula)) for op in forward for formula in range(3)),
+        *((OPS.backward.default, (grad, x, None, slope, value, 1, 0, None, need)) for need in needs),
+        *((OPS.backward.default, (grad, x, mask, slope, value, 1, 2, None, need)) for need in needs),
+        (OPS.backward.default, (grad, x, None, positive, abs(value), 1, 1, None, needs[0])),
+        (OPS.backward.default, (grad, None, mask, slope, value, 1, 3, x.stride(), (True, False))),
     ]
+
+
+def with_gradients(op: Any, args: tuple) -> tuple:
+    """The arguments, with gradients asked of all that can have one."""
+    if op in (OPS.forward_.default, OPS.forward_mask_.default):
+        return args  # of a leaf, which cannot be written to
+    return tuple(t.detach().clone().requires_grad_() if is_floating(t) else t for t in args)
+
+
+def is_floating(t: Any) -> bool:
+    return isinstance(t, Tensor) and t.is_floating_point()
 
 
 @pytest.mark.parametrize("kind", SLOPES)
@@ -72,6 +78,13 @@ def test_layouts(layout: str, kind: str) -> None:
     x = LAYOUTS[layout]()
     for op, args in calls(x, slope(kind, x)):
         opcheck(op, args)
+
+
+@pytest.mark.parametrize("kind", SLOPES)
+def test_with_gradients(kind: str) -> None:
+    x = torch.randn(2, 3, 4)
+    for op, args in calls(x, slope(kind, x)):
+        opcheck(op, with_gradients(op, args))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -84,27 +97,31 @@ def test_dtypes(dtype: torch.dtype, kind: str) -> None:
 
 def test_every_operator_is_checked() -> None:
     x = torch.randn(3, 4)
-    checked = {op for kind in SLOPES for op, _ in calls(x, slope(kind, x))}
-    named = {name for name in dir(_C) if name.startswith(("learnable", "straight", "backward"))}
-    assert checked == {getattr(getattr(OPS, name), key) for name in named for key in getattr(OPS, name).overloads()}
+    checked = {op.name() for op, _ in calls(x, 0.3)}
+    assert checked == {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("leaky_ext::")}
 
 
+FORWARD, BACKWARD = OPS.forward.default, OPS.backward.default
 MISUSES: dict[str, tuple[Any, Callable[[], tuple], type[Exception]]] = {
-    "integers": (OPS.learnable_leaky_relu.Scalar, lambda: (torch.ones(3, 4, dtype=torch.int64), 0.1), TypeError),
-    "relu of integers": (OPS.straight_through_relu.default, lambda: (torch.ones(3, dtype=torch.int64),), TypeError),
-    "integer alpha": (OPS.learnable_leaky_relu.default, lambda: (torch.ones(3), torch.ones(3).int()), TypeError),
-    "channels": (OPS.learnable_leaky_relu.default, lambda: (torch.ones(3, 4), torch.ones(5)), ValueError),
-    "channel_dim": (OPS.learnable_leaky_relu_mask.default, lambda: (torch.ones(3, 4), torch.ones(4), 2), IndexError),
-    "broadcast": (OPS.learnable_leaky_relu.default, lambda: (torch.ones(3, 4), torch.ones(2, 4)), ValueError),
-    "overlap": (OPS.straight_through_relu_.default, lambda: (torch.ones(1).expand(3),), RuntimeError),
-    "grad's shape": (OPS.backward.Scalar, lambda: (torch.ones(3), torch.ones(4), 0.1), ValueError),
-    "grad's dtype": (OPS.backward.Scalar, lambda: (torch.ones(3).half(), torch.ones(3), 0.1), TypeError),
-    "mask's dtype": (OPS.backward_mask.Scalar, lambda: (torch.ones(9), torch.ones(2), 0.1, [1]), TypeError),
-    "mask's size": (OPS.backward_mask.Scalar, lambda: (torch.ones(9), torch.ones(3).byte(), 0.1, [1]), ValueError),
-    "stride": (OPS.backward_mask.Scalar, lambda: (torch.ones(9), torch.ones(2).byte(), 0.1, [1, 1]), ValueError),
-    "output's shape": (
-        OPS.backward_output.default,
-        lambda: (torch.ones(3), torch.ones(4), None, torch.ones(1), 1, (True, True)),
+    "integers": (FORWARD, lambda: (torch.ones(3, 4, dtype=torch.int64), None, 0.1), TypeError),
+    "relu of integers": (FORWARD, lambda: (torch.ones(3, dtype=torch.int64), None, 0.1, 1, 2), TypeError),
+    "integer alpha": (FORWARD, lambda: (torch.ones(3), torch.ones(3).int()), TypeError),
+    "channels": (FORWARD, lambda: (torch.ones(3, 4), torch.ones(5)), ValueError),
+    "channel_dim": (OPS.forward_mask.default, lambda: (torch.ones(3, 4), torch.ones(4), 0.0, 2), IndexError),
+    "broadcast": (FORWARD, lambda: (torch.ones(3, 4), torch.ones(2, 4)), ValueError),
+    "overlap": (OPS.forward_.default, lambda: (torch.ones(1).expand(3), None), RuntimeError),
+    "grad's shape": (BACKWARD, lambda: (torch.ones(3), torch.ones(4), None, None), ValueError),
+    "grad's dtype": (BACKWARD, lambda: (torch.ones(3).half(), torch.ones(3), None, None), TypeError),
+    "mask's dtype": (BACKWARD, lambda: (torch.ones(9), None, torch.ones(2), None, 0.1, 1, 3, [1]), TypeError),
+    "mask's size": (BACKWARD, lambda: (torch.ones(9), None, torch.ones(3).byte(), None, 0.1, 1, 3, [1]), ValueError),
+    "stride": (BACKWARD, lambda: (torch.ones(9), None, torch.ones(2).byte(), None, 0.1, 1, 3, [1, 1]), ValueError),
+    "output's shape": (BACKWARD, lambda: (torch.ones(3), torch.ones(4), None, torch.ones(1), 0.0, 1, 1), ValueError),
+    "formula": (FORWARD, lambda: (torch.ones(3), None, 0.1, 1, 3), ValueError),
+    "kind": (BACKWARD, lambda: (torch.ones(3), torch.ones(3), None, None, 0.1, 1, 4), ValueError),
+    "what was saved": (BACKWARD, lambda: (torch.ones(3), torch.ones(3), None, None, 0.1, 1, 3), ValueError),
+    "d(alpha) from the mask": (
+        BACKWARD,
+        lambda: (torch.ones(9), None, torch.ones(2).byte(), torch.ones(1), 0.0, 1, 3),
         ValueError,
     ),
 }
@@ -127,11 +144,3 @@ def test_meta_tensors() -> None:
     y = leaky_ext.learnable_leaky_relu(x, torch.empty(3, device="meta"))
     assert y.shape == x.shape and y.stride() == x.stride() and y.is_meta
     assert leaky_ext.straight_through_relu(x).is_meta
-
-
-def test_raw_operators_refuse_to_lose_a_gradient() -> None:
-    x = torch.ones(3, requires_grad=True)
-    with pytest.raises(RuntimeError, match=r"not differentiable.*learnable_leaky_relu"):
-        OPS.learnable_leaky_relu(x, 0.1)
-    with torch.no_grad():
-        assert torch.equal(OPS.learnable_leaky_relu(x, 0.1), x)

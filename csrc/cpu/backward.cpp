@@ -2,10 +2,10 @@
 #include <vector>
 
 #include "chunk.h"
-#include "large_output.h"
 #include "parallel.h"
 #include "partition.h"
 #include "slopes.h"
+#include "stores.h"
 #include "strided.h"
 #include "tuning.h"
 
@@ -22,13 +22,16 @@ class Backward {
         loops_(loops(args.dtype)),
         staged_(!args.grad_view.dense() || (args.saved && !args.saved_view.dense()) ||
                 args.kind == Saved::OutputAndMask),
-        stream_(args.grad_x && prepare_output(args.grad_x, args.shape.numel() * int64_t(sizeof(Bits)))) {}
+        stream_(args.grad_x && goes_around_cache(args.kind == Saved::Mask ? 2 : 3, args.grad_x,
+                                                 args.shape.numel() * int64_t(sizeof(Bits)))) {}
 
   void run(ParallelFor parallel_for) const {
     const int64_t n = args_.shape.numel();
     if (!args_.grad_alpha) {
-      run_tasks(parallel_for, (n + kTask - 1) / kTask, 1,
-                [&](int64_t begin, int64_t end) { flat(begin * kTask, std::min(end * kTask, n)); });
+      run_elements(parallel_for, n, [&](int64_t begin, int64_t end) {
+        flat(begin, end);
+        if (stream_) finish_stores();
+      });
       return;
     }
     if (n == 0) {
@@ -37,8 +40,9 @@ class Backward {
       return;
     }
     std::vector<double> partials(partition_.direct() ? 0 : size_t(partition_.partials()));
-    run_tasks(parallel_for, partition_.tasks(), 1, [&](int64_t begin, int64_t end) {
+    run_tasks(parallel_for, partition_.tasks(), partition_.grain(), [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) rectangle(task, partials.data());
+      if (stream_) finish_stores();
     });
     if (!partition_.direct()) combine(partials.data());
   }

@@ -1,8 +1,8 @@
 // Forward on the CPU: the elements are cut into chunks, and threads take ranges of them.
 #include "chunk.h"
-#include "large_output.h"
 #include "parallel.h"
 #include "slopes.h"
+#include "stores.h"
 #include "strided.h"
 #include "tuning.h"
 
@@ -17,13 +17,14 @@ class Forward {
         slopes_(slopes),
         uniform_(args.formula == Formula::ReLU || slopes.uniform()),
         loop_(loops(args.dtype).forward[int(args.formula)][uniform_ ? kUniform : kPerElement]),
-        stream_(args.y != args.x && prepare_output(args.y, args.shape.numel() * int64_t(sizeof(Bits)))) {}
+        stream_(args.y != args.x && goes_around_cache(2, args.y, args.shape.numel() * int64_t(sizeof(Bits)))) {}
 
   // Elements begin to end; begin is a multiple of kChunk.
   void run(int64_t begin, int64_t end) const {
     const bool whole = uniform_ && args_.x_view.dense() && args_.y_view.dense();
     const int64_t step = whole ? end - begin : kChunk;
     for (int64_t i = begin; i < end; i += step) chunk(i, std::min(step, end - i));
+    if (stream_) finish_stores();
   }
 
  private:
@@ -60,10 +61,7 @@ void forward_as(const ForwardArgs& args, ParallelFor parallel_for) {
   const Shape one;
   const Slopes<S> slopes(args.alpha, args.formula == Formula::ReLU ? one : args.shape);
   const Forward<S, Bits> forward(args, slopes);
-  const int64_t n = args.shape.numel();
-  static_assert(kTask % kChunk == 0);
-  run_tasks(parallel_for, (n + kTask - 1) / kTask, 1,
-            [&](int64_t begin, int64_t end) { forward.run(begin * kTask, std::min(end * kTask, n)); });
+  run_elements(parallel_for, args.shape.numel(), [&](int64_t begin, int64_t end) { forward.run(begin, end); });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The loops for every machine that the compiler's default target covers.
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "chunk.h"
 #include "vec_generic.h"

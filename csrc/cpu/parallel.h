@@ -1,10 +1,14 @@
-// Runs a callable over tasks, in place where there is just one.
+// Runs a callable over tasks, or over elements in parts, on the caller's threads.
 #pragma once
 
+#include <algorithm>
+
 #include "../kernels.h"
+#include "tuning.h"
 
 namespace leaky_ext::cpu {
 
+// f(begin, end) for ranges of at least `grain` tasks; without a ParallelFor where one range is enough.
 template <typename F>
 void run_tasks(ParallelFor parallel_for, int64_t tasks, int64_t grain, const F& f) {
   if (tasks <= grain || !parallel_for) {
@@ -13,6 +17,14 @@ void run_tasks(ParallelFor parallel_for, int64_t tasks, int64_t grain, const F& 
   }
   parallel_for(tasks, grain, const_cast<F*>(&f),
                [](void* context, int64_t begin, int64_t end) { (*static_cast<const F*>(context))(begin, end); });
+}
+
+// f(begin, end) for ranges of elements that begin at a multiple of kChunk.
+template <typename F>
+void run_elements(ParallelFor parallel_for, int64_t n, const F& f) {
+  static_assert(kGrain % kChunk == 0);
+  run_tasks(parallel_for, (n + kChunk - 1) / kChunk, kGrain / kChunk,
+            [&](int64_t begin, int64_t end) { f(begin * kChunk, std::min(end * kChunk, n)); });
 }
 
 }  // namespace leaky_ext::cpu

@@ -31,8 +31,6 @@ double to_double(T value) {
   return double(to_float(value));
 }
 
-inline int64_t bytes_of(DType dtype) { return dtype == DType::Float64 ? 8 : dtype == DType::Float32 ? 4 : 2; }
-
 template <typename S>  // float or double
 class Slopes {
  public:

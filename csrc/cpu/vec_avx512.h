@@ -13,6 +13,7 @@ struct Float {
   using Scalar = float;
   static constexpr int kLanes = 16;
   __m512 v;
+  Float() = default;
   Float(__m512 value) : v(value) {}
   explicit Float(float value) : v(_mm512_set1_ps(value)) {}
 };
@@ -36,32 +37,108 @@ LEAKY_HD FloatMask sign_or_nan(Float a) {
 
 LEAKY_HD Float load(const float* p) { return _mm512_loadu_ps(p); }
 LEAKY_HD Float load(const Half* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
-LEAKY_HD Float load(const BFloat16* p) {
-  const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16));
-}
-
 LEAKY_HD __m256i to_halves(Float a) { return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-LEAKY_HD __m256i to_bfloat16s(Float a) {
-  const __m512i raw = _mm512_castps_si512(a.v);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(raw, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(raw, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  const __m512i quiet = _mm512_or_si512(raw, _mm512_set1_epi32(0x400000));
-  const __m512i result = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), rounded, quiet);
-  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(result, 16));
-}
-
 LEAKY_HD void store(float* p, Float a) { _mm512_storeu_ps(p, a.v); }
 LEAKY_HD void store(Half* p, Float a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_halves(a)); }
-LEAKY_HD void store(BFloat16* p, Float a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bfloat16s(a)); }
 LEAKY_HD void stream(float* p, Float a) { _mm512_stream_ps(p, a.v); }
 LEAKY_HD void stream(Half* p, Float a) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_halves(a)); }
-LEAKY_HD void stream(BFloat16* p, Float a) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_bfloat16s(a)); }
+
+struct FloatPair {
+  Float even, odd;
+};
+
+struct FloatPairMask {
+  FloatMask even, odd;
+};
+
+template <typename T>
+struct Halves {
+  static constexpr int kLanes = 32;
+  __m512i v;
+};
+
+struct HalvesMask {
+  __mmask32 m;
+};
+
+template <typename T>
+LEAKY_HD HalvesMask sign_or_nan(Halves<T> x) {  // patterns above that of infinity
+  return {_mm512_cmpgt_epu16_mask(x.v, _mm512_set1_epi16(T::kInfinity))};
+}
+template <typename T>
+LEAKY_HD HalvesMask negative(Halves<T> x) {  // the same but for -0.0
+  return {_mm512_mask_cmpneq_epi16_mask(sign_or_nan(x).m, x.v, _mm512_set1_epi16(kSign))};
+}
+template <typename T>
+LEAKY_HD Halves<T> relu(Halves<T> x) {  // 0 where kSign < x <= kSign | kInfinity
+  const __m512i after_zero = _mm512_sub_epi16(x.v, _mm512_set1_epi16(kSign + 1));
+  const __mmask32 kept = _mm512_cmpge_epu16_mask(after_zero, _mm512_set1_epi16(T::kInfinity));
+  return {_mm512_maskz_mov_epi16(kept, x.v)};
+}
+template <typename T>
+LEAKY_HD Halves<T> without_sign(Halves<T> x) {
+  return {_mm512_and_si512(x.v, _mm512_set1_epi16(0x7fff))};
+}
+template <typename T>
+LEAKY_HD Halves<T> select(HalvesMask condition, Halves<T> a, Halves<T> b) {
+  return {_mm512_mask_blend_epi16(condition.m, b.v, a.v)};
+}
+template <typename T>
+LEAKY_HD Halves<T> keep(HalvesMask condition, Halves<T> a) {
+  return {_mm512_maskz_mov_epi16(condition.m, a.v)};
+}
+LEAKY_HD uint64_t bits(HalvesMask a) { return a.m; }
+template <typename T>
+LEAKY_HD HalvesMask mask_from_bits(Halves<T>, uint64_t b) {
+  return {__mmask32(b)};
+}
+
+template <typename T>
+LEAKY_HD Halves<T> load_bits(const T* p) {
+  return {_mm512_loadu_si512(p)};
+}
+template <typename T>
+LEAKY_HD void store(T* p, Halves<T> a) {
+  _mm512_storeu_si512(p, a.v);
+}
+template <typename T>
+LEAKY_HD void stream(T* p, Halves<T> a) {
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), a.v);
+}
+
+LEAKY_HD FloatPair to_floats(Halves<BFloat16> x) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(x.v, 16)),
+          _mm512_castsi512_ps(_mm512_and_si512(x.v, _mm512_set1_epi32(int(0xffff0000))))};
+}
+LEAKY_HD __m512i rounded(Float x) {  // in the upper half
+  const __m512i raw = _mm512_castps_si512(x.v);
+  // In each lane two numbers of 16 bits, 0x7fff and the last bit that stays, whose sum is what rounding adds.
+  const __m512i terms = _mm512_ternarylogic_epi32(raw, _mm512_set1_epi32(0x10000), _mm512_set1_epi32(0x7fff), 0xea);
+  return _mm512_add_epi32(raw, _mm512_madd_epi16(terms, _mm512_set1_epi16(1)));
+}
+LEAKY_HD Halves<BFloat16> to_bfloat16(FloatPair x) {
+  return {_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(rounded(x.even), 16), rounded(x.odd))};
+}
+LEAKY_HD FloatPair even_odd(Float a, Float b) {
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  return {_mm512_permutex2var_ps(a.v, even, b.v), _mm512_permutex2var_ps(a.v, odd, b.v)};
+}
+LEAKY_HD void in_order(FloatPair x, Float* a, Float* b) {
+  const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+  *a = _mm512_permutex2var_ps(x.even.v, low, x.odd.v);
+  *b = _mm512_permutex2var_ps(x.even.v, high, x.odd.v);
+}
+LEAKY_HD FloatPairMask mask_of_floats(HalvesMask m) {
+  return {{__mmask16(_pext_u32(m.m, 0x55555555))}, {__mmask16(_pext_u32(m.m, 0xaaaaaaaa))}};
+}
 
 struct Double {
   using Scalar = double;
   static constexpr int kLanes = 8;
   __m512d v;
+  Double() = default;
   Double(__m512d value) : v(value) {}
   explicit Double(double value) : v(_mm512_set1_pd(value)) {}
 };

@@ -117,9 +117,9 @@ inline bool negative(double x) { return !(x >= 0); }
 // A ParallelFor with as many threads as `threads` says.
 inline int threads = 1;
 
-inline void parallel_for(int64_t tasks, int64_t, void* context, cpu::Body body) {
+inline void parallel_for(int64_t tasks, int64_t grain, void* context, cpu::Body body) {
   std::vector<std::thread> team;
-  const int64_t share = (tasks + threads - 1) / threads;
+  const int64_t share = std::max((tasks + threads - 1) / threads, grain);
   for (int64_t begin = share; begin < tasks; begin += share) {
     team.emplace_back(body, context, begin, std::min(begin + share, tasks));
   }

@@ -1,5 +1,6 @@
 // The CPU kernels against the formulas in plain scalar code: every dtype, formula, layout and kind of saved tensor.
-// Each output lies between sentinels. LEAKY_EXT_CPU chooses the instruction set; no torch, no Python.
+// Each output lies between sentinels. LEAKY_EXT_CPU chooses the instruction set, LEAKY_EXT_STREAM_BYTES=0 non-temporal
+// stores wherever an output is aligned; no torch, no Python.
 #include "support.h"
 
 namespace leaky_ext::test {
@@ -14,8 +15,10 @@ struct Guarded {
   std::vector<Bits> memory;
   int64_t offset, size;
 
-  Guarded(int64_t n, int64_t misaligned) : memory(size_t(n + 2 * kGuard + misaligned), kSentinel) {
-    offset = kGuard + misaligned;
+  Guarded(int64_t n, int64_t misaligned) : memory(size_t(n + 2 * kGuard + 64 + misaligned), kSentinel) {
+    offset = kGuard;
+    while (reinterpret_cast<uintptr_t>(data()) % 64) ++offset;
+    offset += misaligned;
     size = n;
   }
   Bits* data() { return memory.data() + offset; }
@@ -245,8 +248,61 @@ void check_all(const Case& c) {
   check<BFloat16>(c);
 }
 
+// Every float16 and bfloat16 pattern, as x and as gradient, under slopes that reach subnormal results, overflow and
+// NaN. The slope NaN has a payload, all bits set: a rounding that adds to it carries into the sign.
+template <typename T>
+void check_every_pattern() {
+  constexpr int64_t n = 65536;
+  std::vector<typename T::Bits> x(n), y(n), grad_x(n);
+  for (int64_t i = 0; i < n; ++i) x[size_t(i)] = typename T::Bits(i);
+  std::vector<uint8_t> mask(n / 8);
+  const float nan = bits_as<float>(0x7fffffffu);
+  for (const float slope : {0.01f, -0.3f, 1.0f, 0x1p-120f, 0x1p-20f, 3e38f, INFINITY, 0.0f, nan}) {
+    for (const bool per_element : {false, true}) {
+      const std::vector<float> slopes(per_element ? n : 1, slope);
+      ForwardArgs forward;
+      forward.dtype = T::dtype;
+      forward.shape = {1, int64_t(slopes.size()), n / int64_t(slopes.size())};
+      forward.x = x.data();
+      forward.y = y.data();
+      forward.mask = mask.data();
+      forward.alpha = {slopes.data(), DType::Float32};
+      cpu::forward(forward, nullptr);
+      BackwardArgs backward;  // the gradient runs over every pattern; x is negative everywhere
+      std::vector<typename T::Bits> minus(n, T::put(-1));
+      backward.dtype = T::dtype;
+      backward.shape = forward.shape;
+      backward.grad = x.data();
+      backward.saved = minus.data();
+      backward.alpha = forward.alpha;
+      backward.grad_x = grad_x.data();
+      cpu::backward(backward, nullptr);
+      for (int64_t i = 0; i < n; ++i) {
+        const typename T::Math value = T::get(x[size_t(i)]);
+        const auto product = T::put(slope * value);
+        CHECK(same<T>(y[size_t(i)], negative(value) ? product : x[size_t(i)]), "y of %#lx, slope %g", long(i), slope);
+        CHECK((mask[size_t(i / 8)] >> (i % 8) & 1) == negative(value), "mask of %#lx", long(i));
+        CHECK(same<T>(grad_x[size_t(i)], product), "grad_x of %#lx, slope %g", long(i), slope);
+      }
+    }
+  }
+  ForwardArgs relu;
+  relu.formula = Formula::ReLU;
+  relu.dtype = T::dtype;
+  relu.shape = {1, 1, n};
+  relu.x = x.data();
+  relu.y = y.data();
+  cpu::forward(relu, nullptr);
+  for (int64_t i = 0; i < n; ++i) {
+    const auto want = T::get(x[size_t(i)]) < 0 ? typename T::Bits(0) : x[size_t(i)];
+    CHECK(same<T>(y[size_t(i)], want), "ReLU of %#lx", long(i));
+  }
+}
+
 void check_everything() {
   threads = 2;
+  check_every_pattern<Float16>();
+  check_every_pattern<BFloat16>();
   for (const int64_t n : {0, 1, 2, 3, 15, 16, 17, 63, 64, 65, 255, 257, 2047, 2049, 4095, 4097, 100003}) {
     for (const int64_t misaligned : {0, 1, 3}) check_all({{1, 1, n}, {}, misaligned});
     check_all({{1, 1, n}, {}, 0, true});

@@ -128,25 +128,32 @@ def dtensor_does_not_gather_x(folder):
 
 
 @check
-def dtensor_in_place_with_a_gradient_is_refused(folder):
-    x = distribute_tensor(torch.randn(SHAPE), mesh(), [Shard(0)]).requires_grad_()
-    for function in (leaky_ext.learnable_leaky_relu_, leaky_ext.straight_through_relu_):
-        with pytest.raises(RuntimeError, match="use the function without _"):
-            function(x * 1, 0.1)
+def dtensor_in_place_with_a_gradient(folder):
+    """In place, x is what is kept: of a copy, since a mask could not be sharded with it."""
+    x, g, alpha = (torch.randn(s, generator=torch.Generator().manual_seed(0)) for s in (SHAPE, SHAPE, (8,)))
+    for name in ("learnable_leaky_relu", "straight_through_relu"):
+        function, in_place = getattr(leaky_ext, name), getattr(leaky_ext, f"{name}_")
+        slope = alpha if name == "learnable_leaky_relu" else 0.1
+        plain = plain_case(function, x, g, slope)
+        results = dtensor_case(lambda x, a, f=in_place: f(x * 1, a), x, g, slope, [Shard(1)], [Shard(0)], mesh())
+        for actual, expected in zip(results, plain, strict=True):
+            assert (actual is None) == (expected is None)
+            if actual is not None:
+                close(actual.full_tensor(), expected.detach(), 1e-5)
 
 
 @check
 def dtensor_without_gradients_and_raw_operators(folder):
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     dx = distribute_tensor(x, mesh(), [Shard(2)])
-    close(torch.ops.leaky_ext.learnable_leaky_relu(dx, 0.1).full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
+    close(torch.ops.leaky_ext.forward(dx, None, 0.1).full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
     alpha = distribute_tensor(torch.full((8,), 0.1), mesh(), [Replicate()])
-    close(torch.ops.leaky_ext.learnable_leaky_relu(dx, alpha, 1).full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
+    close(torch.ops.leaky_ext.forward(dx, alpha).full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
     leaky_ext.learnable_leaky_relu_(dx, alpha)
     close(dx.full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
     leaky_ext.straight_through_relu_(dx)
     close(dx.full_tensor(), x.relu())
-    grad_x, grad_alpha = torch.ops.leaky_ext.backward(dx, dx, alpha, 1, [False, True])
+    grad_x, grad_alpha = torch.ops.leaky_ext.backward(dx, dx, None, alpha, output_mask=[False, True])
     assert grad_x is None and grad_alpha.placements == (Partial(),)
 
 
@@ -154,7 +161,7 @@ def dtensor_without_gradients_and_raw_operators(folder):
 def tensor_parallelism(folder):
     single, model = net(), net()
     single[1].channel_dim = model[1].channel_dim = -1
-    model[5].inplace = True  # which DTensors do not take
+    model[5].inplace = True
     tensor_parallel(model)
     assert model[1].alpha.placements == (Shard(0),) and model[3].alpha.placements == (Replicate(),)
     close(train(model, part=lambda x: x), alone(single))

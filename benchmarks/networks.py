@@ -1,0 +1,156 @@
+"""Architectures that people train, and blocks of them, each built with nn.PReLU, which contenders then replace."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    package: str = ""  # that has to be installed for it (requirements-models.txt)
+    channels_last: bool = False
+    slow: bool = False  # a step takes more than a second
+
+    @property
+    def available(self) -> bool:
+        return not self.package or importlib.util.find_spec(self.package) is not None
+
+
+class Missing(ModuleType):
+    """Stands in for a package that is imported, but not needed, by the networks here."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return object
+
+
+@contextlib.contextmanager
+def without_torchvision() -> Iterator[None]:
+    parts = ("", ".datasets", ".ops", ".ops.boxes", ".transforms", ".transforms.functional", ".utils")
+    names = [f"torchvision{part}" for part in parts] if importlib.util.find_spec("torchvision") is None else []
+    names += [] if importlib.util.find_spec("requests") else ["requests", "requests.adapters"]
+    sys.modules.update({name: Missing(name) for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+def load(module: str, name: str) -> Any:
+    with without_torchvision():
+        return getattr(importlib.import_module(module), name)
+
+
+def face_detector(stage: str) -> nn.Module:
+    """A stage of MTCNN, with the trained weights that facenet-pytorch ships."""
+    return load("facenet_pytorch.models.mtcnn", stage)()
+
+
+def medical_unet(dimensions: int, channels: tuple[int, ...]) -> nn.Module:
+    """MONAI's UNet, with its default activation, PReLU, and its default normalization, by instance."""
+    unet = load("monai.networks.nets", "UNet")
+    return unet(dimensions, 1, 2, channels=channels, strides=(2,) * (len(channels) - 1), num_res_units=2)
+
+
+def super_resolution() -> nn.Module:
+    """SRVGGNetCompact as Real-ESRGAN's compact models have it: 64 features, 16 convolutions, a slope per channel."""
+    return load("spandrel.architectures.Compact.__arch.SRVGG", "SRVGGNetCompact")()
+
+
+class Residual(nn.Module):
+    """ResNet's basic block."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.act1 = nn.PReLU()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.act2 = nn.PReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act1(self.norm1(self.conv1(x)))
+        return self.act2(self.norm2(self.conv2(y)) + x)
+
+
+def residual_network() -> nn.Module:
+    """Three stages of two basic blocks, as for CIFAR."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1)]
+    for channels in (32, 64, 128):
+        layers += [Residual(channels), Residual(channels)]
+        layers += [nn.Conv2d(channels, 2 * channels, 2, stride=2)] if channels < 128 else []
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+
+
+def mlp(width: int, hidden: int, layers: int, last: int) -> nn.Module:
+    parts: list[nn.Module] = []
+    for index in range(layers):
+        parts += [nn.Linear(hidden if index else width, hidden), nn.PReLU()]
+    return nn.Sequential(*parts, nn.Linear(hidden, last))
+
+
+def conv_block() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.PReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.PReLU())
+
+
+FACENET, MONAI, SPANDREL = "facenet_pytorch", "monai", "spandrel"
+NETWORKS: dict[str, Network] = {
+    "facenet PNet": Network(build=lambda: face_detector("PNet"), shape=(8, 3, 96, 96), package=FACENET),
+    "facenet RNet": Network(build=lambda: face_detector("RNet"), shape=(64, 3, 24, 24), package=FACENET),
+    "facenet ONet": Network(build=lambda: face_detector("ONet"), shape=(32, 3, 48, 48), package=FACENET),
+    "MONAI UNet 2-D": Network(build=lambda: medical_unet(2, (16, 32, 64, 128)), shape=(4, 1, 128, 128), package=MONAI),
+    "MONAI UNet 3-D": Network(build=lambda: medical_unet(3, (16, 32, 64)), shape=(1, 1, 48, 48, 48), package=MONAI),
+    **{
+        f"Real-ESRGAN compact, {size} px": Network(
+            build=super_resolution, shape=(1, 3, size, size), package=SPANDREL, slow=size > 128
+        )
+        for size in (64, 128, 256)
+    },
+    "residual network": Network(build=residual_network, shape=(16, 3, 32, 32)),
+    "MLP": Network(build=lambda: mlp(784, 1024, 3, 10), shape=(256, 784)),
+}
+BLOCKS: dict[str, Network] = {
+    "residual block": Network(build=Residual, shape=(8, 64, 32, 32)),
+    "residual block, channels_last": Network(build=Residual, shape=(8, 64, 32, 32), channels_last=True),
+    "conv block": Network(build=conv_block, shape=(8, 32, 32, 32)),
+    "MLP block": Network(build=lambda: mlp(256, 1024, 1, 256), shape=(1024, 256)),
+}
+
+
+def with_activation(model: nn.Module, make: Callable[[nn.PReLU], nn.Module]) -> nn.Module:
+    """The model with every nn.PReLU replaced, in place."""
+    for name, prelu in list(model.named_modules()):
+        if isinstance(prelu, nn.PReLU):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, make(prelu))
+    return model
+
+
+def outputs(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+def build(name: str, device: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
+    """A network or block and its input; the same weights and values for the same seed."""
+    network = (NETWORKS | BLOCKS)[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, x = network.build().to(device), torch.randn(network.shape).to(device)
+    if network.channels_last:
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    return model, x

@@ -1,0 +1,231 @@
+"""The tensors and modules of a case: what is timed on them, what is checked, what memory is read from."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .cases import BOTH, COPY, FORWARD, INFERENCE, Case
+from .contenders import Contender, Layer
+from .memory import allocated
+from .networks import build, outputs, with_activation
+from .timing import Call
+from .verify import formula, wrong_network, wrong_operator
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """One contender in a case."""
+
+    call: Call  # what is timed
+    check: Callable[[], str | None]  # what is wrong with it
+    memory: Callable[[], dict[str, int]]  # bytes
+
+
+def compile_static(function: Any) -> Any:
+    return torch.compile(function, dynamic=False)
+
+
+class OperatorProblem:
+    def __init__(self, case: Case, seed: int = 0) -> None:
+        self.case = case
+        generator = torch.Generator(case.device).manual_seed(seed)
+        bytes_each = 2 * case.numel * getattr(torch, case.dtype).itemsize
+        self.buffers = [
+            (self.tensor(generator).requires_grad_(), self.tensor(generator))
+            for _ in range(buffer_count(case.device, bytes_each))
+        ]
+
+    def tensor(self, generator: torch.Generator) -> Tensor:
+        """Normal values. No zeros: contenders differ in what they call negative there."""
+        case = self.case
+        memory = torch.channels_last if case.layout == "channels_last" else torch.contiguous_format
+        x = torch.empty(case.shape, dtype=getattr(torch, case.dtype), device=case.device, memory_format=memory)
+        x.normal_(generator=generator)
+        return x.masked_fill_(x == 0, 1)
+
+    def slopes(self) -> Tensor:
+        """Exact in every dtype, one or one for each channel."""
+        count = 1 if self.case.layout == "flat" else self.case.shape[1]
+        slopes = (torch.arange(count) % 64 + 16) / 64 if count > 1 else torch.tensor([0.25])
+        return slopes.to(self.buffers[0][0].dtype).to(self.case.device)
+
+    def entry(self, name: str, contender: Contender | None) -> Entry:
+        if name == COPY:
+            return Entry(call=rotate([self.copy(x) for x, _ in self.buffers]), check=lambda: None, memory=dict)
+        assert contender is not None
+        alpha: Any = self.slopes().requires_grad_() if contender.learns else contender.backward
+        function = compile_static(contender.function) if self.case.compiled else contender.function
+        calls = [self.call(contender, function, x, alpha, grad) for x, grad in self.buffers]
+
+        def bound(x: Tensor) -> Tensor:
+            return function(x, alpha)
+
+        return Entry(
+            call=rotate(calls),
+            check=lambda: self.check(contender, bound, alpha),
+            memory=dict if contender.mkldnn else lambda: self.memory(bound, calls[0]),
+        )
+
+    def copy(self, x: Tensor) -> Call:
+        source, out = x.detach(), torch.empty_like(x, requires_grad=False)
+        return lambda: out.copy_(source)
+
+    def call(self, contender: Contender, function: Any, x: Tensor, alpha: Any, grad: Tensor) -> Call:
+        if contender.mkldnn:
+            x, grad = x.detach().to_mkldnn().requires_grad_(), grad.to_mkldnn()
+        if self.case.task == BOTH:
+            inputs = (x, alpha) if contender.learns else (x,)
+            return lambda: torch.autograd.grad(function(x, alpha), inputs, grad)
+        if self.case.task == FORWARD:
+            return lambda: function(x, alpha)
+        return lambda: F.relu(function(x, alpha))
+
+    def check(self, contender: Contender, bound: Callable[[Tensor], Tensor], alpha: Any) -> str | None:
+        x = self.buffers[0][0]
+        scale = min(1.0, 4e4 / x.numel())  # the sum stays within float16
+        grad = (torch.rand_like(x, requires_grad=False) + 0.5) * scale
+        own_x, own_grad = x, grad
+        if contender.mkldnn:
+            own_x, own_grad = x.detach().to_mkldnn().requires_grad_(), grad.to_mkldnn()
+        y = bound(own_x)
+        if y.shape != x.shape or y.dtype != x.dtype:
+            return f"y is {y.dtype} {list(y.shape)}, not {x.dtype} {list(x.shape)}"
+        grads = torch.autograd.grad(y, (own_x, alpha) if contender.learns else (own_x,), own_grad)
+        if contender.mkldnn:
+            y, grads = y.to_dense(), (grads[0].to_dense(), *grads[1:])
+        slopes = alpha if contender.learns else torch.tensor([alpha], dtype=torch.float64, device=x.device)
+        if slopes.numel() > 1:
+            slopes = slopes.view(-1, 1, 1)
+        return wrong_operator(contender, x, slopes, grad, y, grads)
+
+    def memory(self, bound: Callable[[Tensor], Tensor], call: Call) -> dict[str, int]:
+        """kept: where nobody else holds input and output. beyond: where the layers around hold both anyway."""
+        x = self.buffers[0][0].detach().requires_grad_()
+        call()  # whatever is set up once
+
+        def nobody_else(mark: Call) -> None:
+            graph = bound(x.clone()).sum().grad_fn  # keeps the node before it, and no tensor
+            gc.collect()
+            mark()
+            del graph
+
+        def layers_around(mark: Call) -> int:
+            y = bound(x)
+            mark()
+            size = y.untyped_storage().nbytes()
+            del y
+            call()
+            return size
+
+        kept, _ = allocated(nobody_else, self.case.device)
+        both, size = allocated(layers_around, self.case.device)
+        return {"kept": kept.marked, "beyond": both.marked - size, "peak": both.peak}
+
+
+class NetworkProblem:
+    def __init__(self, case: Case, seed: int = 0) -> None:
+        self.case = case
+        self.model, self.x = build(case.subject, case.device, seed)
+        self.activations = {name for name, module in self.model.named_modules() if isinstance(module, nn.PReLU)}
+        self.references: dict[tuple[Any, Any], dict[str, Tensor]] = {}
+
+    def module(self, contender: Contender) -> nn.Module:
+        assert contender.module is not None
+        model = with_activation(copy.deepcopy(self.model), contender.module)
+        return model.eval() if self.case.task == INFERENCE else model
+
+    def entry(self, name: str, contender: Contender | None) -> Entry:
+        assert contender is not None
+        model = self.module(contender)
+        forward = compile_static(model) if self.case.compiled else model
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
+
+        def loss() -> Tensor:
+            return loss_of(outputs(forward(self.x)))
+
+        def step() -> None:
+            optimizer.zero_grad()
+            loss().backward()
+            optimizer.step()
+
+        def memory() -> dict[str, int]:
+            optimizer.zero_grad()
+
+            def run(mark: Call) -> None:
+                value = loss()
+                mark()
+                value.backward()
+
+            use, _ = allocated(run, self.case.device)
+            return {"kept": use.marked, "peak": use.peak}
+
+        inference = self.case.task == INFERENCE
+        return Entry(
+            call=(lambda: forward(self.x)) if inference else step,
+            check=lambda: self.check(contender, model, forward),
+            memory=dict if inference else memory,
+        )
+
+    def check(self, contender: Contender, model: nn.Module, forward: Callable[[Tensor], Any]) -> str | None:
+        key = contender.forward, contender.backward
+        if key not in self.references:  # the same network, with the formula in plain PyTorch
+
+            def plain(x: Tensor, alpha: Any) -> Tensor:
+                wide = alpha.view(-1, *(1,) * (x.ndim - 2)) if isinstance(alpha, Tensor) else alpha
+                return formula(x, wide, contender)
+
+            reference = copy.deepcopy(self.model)
+            reference = with_activation(reference, lambda prelu: Layer(plain, prelu.weight))
+            self.references[key] = self.observe(reference.train(model.training), reference)
+        tolerance = 2e-3 if self.case.device == "cpu" else 2e-2  # convolutions on CUDA use TF32
+        return wrong_network(self.observe(model, forward), self.references[key], tolerance)
+
+    def observe(self, model: nn.Module, forward: Callable[[Tensor], Any]) -> dict[str, Tensor]:
+        """Outputs and gradients of parameters, under the same names for all contenders."""
+        if self.case.task == INFERENCE:
+            with torch.no_grad():
+                return {f"output {i}": y.clone() for i, y in enumerate(outputs(forward(self.x)))}
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        ys = outputs(forward(self.x))
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        grads = torch.autograd.grad(loss_of(ys), parameters, allow_unused=True)
+        for name, buffer in model.named_buffers():  # statistics of normalizations
+            buffer.copy_(before[name])
+        seen = {f"output {i}": y.detach() for i, y in enumerate(ys)}
+        return seen | {self.gradient(name): g for name, g in zip(names, grads, strict=True) if g is not None}
+
+    def gradient(self, name: str) -> str:
+        parent = name.rpartition(".")[0]
+        return f"gradient of {parent}'s slopes" if parent in self.activations else f"gradient of {name}"
+
+
+def loss_of(ys: list[Tensor]) -> Tensor:
+    return torch.stack([y.square().mean() for y in ys]).sum()
+
+
+def problem(case: Case, seed: int = 0) -> OperatorProblem | NetworkProblem:
+    return OperatorProblem(case, seed) if case.subject == "operator" else NetworkProblem(case, seed)
+
+
+def buffer_count(device: str, bytes_each: int) -> int:
+    """On a GPU: as many buffers as it takes to find nothing of them in the L2 when their turn comes again."""
+    if device != "cuda":
+        return 1
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    return max(1, min(256, -(-4 * cache // bytes_each)))
+
+
+def rotate(calls: list[Call]) -> Call:
+    if len(calls) == 1:
+        return calls[0]
+    turns = itertools.cycle(calls)
+    return lambda: next(turns)()

@@ -1,0 +1,119 @@
+#include "geometry.h"
+
+#include <ATen/ExpandUtils.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
+
+#include "small_tensor.h"
+
+namespace leaky_ext {
+namespace {
+
+// These strides if they are dense and do not overlap, else dense ones in their order.
+Dims dense_strides(at::IntArrayRef sizes, at::IntArrayRef strides) {
+  Dims order;
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] == 0) return Dims(strides.begin(), strides.end());
+    if (sizes[d] != 1) order.push_back(int64_t(d));
+  }
+  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return strides[a] < strides[b]; });
+  int64_t expected = 1;
+  for (const int64_t d : order) {
+    if (strides[d] != expected) {
+      const auto inferred = at::infer_dense_strides(sizes, strides);
+      return Dims(inferred.begin(), inferred.end());
+    }
+    expected *= sizes[d];
+  }
+  return Dims(strides.begin(), strides.end());
+}
+
+// Every dimension, those that `order` leaves out first.
+Dims all_dims(const Order& order) {
+  Dims dims;
+  for (size_t d = 0; d < order.sizes.size(); ++d) {
+    if (order.sizes[d] == 1) dims.push_back(int64_t(d));
+  }
+  dims.append(order.dims.begin(), order.dims.end());
+  return dims;
+}
+
+}  // namespace
+
+Order::Order(at::IntArrayRef sizes, at::IntArrayRef strides) : sizes(sizes), strides(dense_strides(sizes, strides)) {
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] != 1) dims.push_back(int64_t(d));
+  }
+  std::stable_sort(dims.begin(), dims.end(),
+                   [this](int64_t a, int64_t b) { return this->strides[a] > this->strides[b]; });
+}
+
+bool Order::view_of(at::IntArrayRef tensor_strides, StridedView* view) const {
+  *view = StridedView();
+  for (const int64_t d : dims) {
+    const int64_t size = sizes[d], stride = tensor_strides[d];
+    if (view->ndim && view->stride[view->ndim - 1] == stride * size) {
+      view->size[view->ndim - 1] *= size;
+      view->stride[view->ndim - 1] = stride;
+      continue;
+    }
+    if (view->ndim == StridedView::kMaxDims) return false;
+    view->size[view->ndim] = size;
+    view->stride[view->ndim++] = stride;
+  }
+  if (view->ndim == 1 && view->stride[0] == 1) view->ndim = 0;
+  return true;
+}
+
+SlopeLayout::SlopeLayout(const at::Tensor& alpha, at::IntArrayRef sizes, const Order& order) : sizes_(sizes) {
+  if (alpha.numel() == 1) {
+    shape.inner = c10::multiply_integers(order.sizes);
+    slopes = alpha;
+    return;
+  }
+  int first = -1, last = -1;  // the dimensions along which the slope changes, as places in order.dims
+  for (int i = 0; i < int(order.dims.size()); ++i) {
+    if (sizes[order.dims[i]] == 1) continue;
+    if (first < 0) first = i;
+    last = i;
+  }
+  for (int i = 0; i < int(order.dims.size()); ++i) {
+    const int64_t d = order.dims[i];
+    if (i < first) {
+      shape.outer *= order.sizes[d];
+    } else if (i > last) {
+      shape.inner *= order.sizes[d];
+    } else {
+      shape.channels *= order.sizes[d];
+      expanded = expanded || sizes[d] == 1;
+      permuted = permuted || (i > first && d < order.dims[i - 1]);
+    }
+  }
+  if (expanded) {
+    shape = {1, c10::multiply_integers(order.sizes), 1};
+    slopes = at::empty_strided(order.sizes, order.strides, alpha.options());
+    slopes.copy_(alpha.reshape(sizes).expand(order.sizes));
+  } else if (permuted) {
+    slopes = alpha.reshape(sizes).permute(all_dims(order)).contiguous();
+  } else {
+    slopes = alpha.contiguous();
+  }
+}
+
+at::Tensor SlopeLayout::new_grad(const at::Tensor& alpha, const Order& order, at::ScalarType opmath) const {
+  if (expanded) return at::empty_strided(order.sizes, order.strides, alpha.options().dtype(opmath));
+  if (permuted) return at::empty_like(slopes);
+  return small_tensor(alpha.sizes(), alpha.options());
+}
+
+at::Tensor SlopeLayout::restore(const at::Tensor& grad, const at::Tensor& alpha, const Order& order) const {
+  if (expanded) return at::sum_to(grad.to(at::kDouble), sizes_).to(alpha.scalar_type()).reshape(alpha.sizes());
+  if (!permuted) return grad;
+  const Dims dims = all_dims(order);
+  Dims inverse(dims.size());
+  for (size_t i = 0; i < dims.size(); ++i) inverse[dims[i]] = int64_t(i);
+  return grad.permute(inverse).contiguous().view(alpha.sizes());
+}
+
+}  // namespace leaky_ext

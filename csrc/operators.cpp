@@ -1,0 +1,145 @@
+// What the dispatcher is told: the schemas, and the operators' implementation for each dispatch key.
+#include "operators.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/library.h>
+
+#include "autograd.h"
+#include "checks.h"
+#include "formulas.h"
+#include "tensors.h"
+
+namespace leaky_ext {
+namespace {
+
+using at::Scalar;
+using at::Tensor;
+using namespace operators;
+
+template <typename F>
+void for_each_operator(F f) {
+  f(Forward(), &autograd::forward);
+  f(ForwardMask(), &autograd::forward_mask);
+  f(Forward_(), &autograd::forward_);
+  f(ForwardMask_(), &autograd::forward_mask_);
+  f(Backward(), &autograd::backward);
+}
+
+// Devices that have kernels.
+void implement_by_kernels(torch::Library& m) {
+  m.impl("forward", [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
+                       int64_t formula) { return tensors::forward(x, {alpha, value, dim}, formula, false, false).y; });
+  m.impl("forward_", [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
+                        int64_t formula) { return tensors::forward(x, {alpha, value, dim}, formula, false, true).y; });
+  m.impl("forward_mask",
+         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) -> Pair {
+           auto [y, mask] = tensors::forward(x, {alpha, value, dim}, formula, true, false);
+           return {std::move(y), std::move(mask)};
+         });
+  m.impl("forward_mask_",
+         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) {
+           return tensors::forward(x, {alpha, value, dim}, formula, true, true).mask;
+         });
+  m.impl("backward",
+         [](const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const OptionalTensor& alpha,
+            const Scalar& value, int64_t dim, int64_t kind, at::OptionalIntArrayRef stride,
+            Need need) { return tensors::backward(grad, saved, mask, {alpha, value, dim}, kind, stride, need); });
+}
+
+// The in-place forms by way of the others: for every other device, under functionalization, and for a view with the
+// negative bit.
+void implement_in_place_by_copy(torch::Library& m) {
+  m.impl("forward_",
+         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) {
+           x.copy_(Forward::call(x, alpha, value, dim, formula));
+           return x;
+         });
+  m.impl("forward_mask_",
+         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) {
+           auto [y, mask] = ForwardMask::call(x, alpha, value, dim, formula);
+           x.copy_(y);
+           return mask;
+         });
+}
+
+// Every other device and kind of tensor.
+void implement_by_formulas(torch::Library& m) {
+  m.impl("forward",
+         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) {
+           const SlopeArg slope{alpha, value, dim};
+           check_arguments(x, slope);
+           return formulas::forward(x, slope, formula_of(formula));
+         });
+  m.impl("forward_mask",
+         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) -> Pair {
+           const SlopeArg slope{alpha, value, dim};
+           check_arguments(x, slope);
+           return {formulas::forward(x, slope, formula_of(formula)), formulas::pack(formulas::is_negative(x))};
+         });
+  m.impl("backward",
+         [](const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const OptionalTensor& alpha,
+            const Scalar& value, int64_t dim, int64_t kind, at::OptionalSymIntArrayRef stride, Need need) -> Pair {
+           const SlopeArg slope{alpha, value, dim};
+           const Tensor x = formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride);
+           auto [grad_x, grad_alpha] =
+               formulas::backward(grad.to(x.scalar_type()), x, slope, {need[0], need[1] && alpha});
+           return {grad_x.defined() ? grad_x.to(grad.scalar_type()) : grad_x, grad_alpha};
+         });
+}
+
+#if !defined(LEAKY_WITH_CUDA)
+void refuse_cuda(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
+  TORCH_CHECK(false, op.schema().operator_name(),
+              ": leaky_ext was built without CUDA. Build it where nvcc is found, with a torch that has CUDA, "
+              "or with FORCE_CUDA=1");
+}
+#endif
+
+}  // namespace
+}  // namespace leaky_ext
+
+TORCH_LIBRARY(leaky_ext, m) {
+  leaky_ext::for_each_operator([&](auto op, auto) { m.def(op.kSchema, {at::Tag::pt2_compliant_tag}); });
+}
+
+TORCH_LIBRARY_IMPL(leaky_ext, CPU, m) { leaky_ext::implement_by_kernels(m); }
+
+TORCH_LIBRARY_IMPL(leaky_ext, CUDA, m) {
+#if defined(LEAKY_WITH_CUDA)
+  leaky_ext::implement_by_kernels(m);
+#else
+  leaky_ext::for_each_operator([&](auto op, auto) {
+    m.impl(op.name().c_str(), torch::CppFunction::makeFromBoxedFunction<&leaky_ext::refuse_cuda>());
+  });
+#endif
+}
+
+TORCH_LIBRARY_IMPL(leaky_ext, CompositeExplicitAutograd, m) {
+  leaky_ext::implement_by_formulas(m);
+  leaky_ext::implement_in_place_by_copy(m);
+}
+
+TORCH_LIBRARY_IMPL(leaky_ext, Functionalize, m) { leaky_ext::implement_in_place_by_copy(m); }
+
+TORCH_LIBRARY_IMPL(leaky_ext, Negative, m) { leaky_ext::implement_in_place_by_copy(m); }
+
+TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) {
+  leaky_ext::for_each_operator([&](auto op, auto kernel) { m.impl(op.name().c_str(), kernel); });
+}
+
+// In-place operators count the version of what they write to, as ATen's do.
+TORCH_LIBRARY_IMPL(leaky_ext, ADInplaceOrView, m) {
+  using namespace leaky_ext;
+  const auto counted = [](auto op) {
+    return [op](c10::DispatchKeySet keys, const at::Tensor& x, const OptionalTensor& alpha, const at::Scalar& value,
+                int64_t dim, int64_t formula) {
+      const at::AutoDispatchBelowADInplaceOrView guard;
+      auto result = op.redispatch(keys & c10::after_ADInplaceOrView_keyset, x, alpha, value, dim, formula);
+      torch::autograd::impl::bump_version(x);
+      return result;
+    };
+  };
+  m.impl("forward_", counted(operators::Forward_()));
+  m.impl("forward_mask_", counted(operators::ForwardMask_()));
+}

@@ -1,0 +1,96 @@
+// The operators, declared once: schema and C++ signature. torch.ops.leaky_ext.* and the calls below both come from
+// here.
+//
+//   alpha, value   the slope: a tensor, or else a number
+//   channel_dim    the dimension of x that a 1-D alpha with several elements goes with
+//   formula        Formula of kernels.h: 0 leaky ReLU, 1 the same with +0.0 for -0.0 (save="output"), 2 ReLU
+//   kind           Saved of kernels.h, what `saved` and `mask` are: 0 x, 1 y, 2 y and the mask, 3 the mask alone
+//   stride         of y, where the mask alone was saved and y is not contiguous: the mask is in y's memory order
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <array>
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include "kernels.h"
+
+namespace leaky_ext {
+
+using OptionalTensor = std::optional<at::Tensor>;
+using Pair = std::tuple<at::Tensor, at::Tensor>;
+using Need = std::array<bool, 2>;  // grad_x, grad_alpha
+
+// The slope as the operators take it.
+struct SlopeArg {
+  const OptionalTensor& alpha;
+  const at::Scalar& value;
+  int64_t channel_dim;
+};
+
+namespace operators {
+
+template <typename Self, typename Signature>
+struct Operator;
+
+template <typename Self, typename R, typename... Args>
+struct Operator<Self, R(Args...)> {
+  static std::string name() {
+    const std::string schema = Self::kSchema;
+    return schema.substr(0, schema.find('('));
+  }
+
+  static const c10::TypedOperatorHandle<R(Args...)>& handle() {
+    static const auto handle =
+        c10::Dispatcher::singleton().findSchemaOrThrow(("leaky_ext::" + name()).c_str(), "").typed<R(Args...)>();
+    return handle;
+  }
+
+  static R call(Args... args) { return handle().call(std::forward<Args>(args)...); }
+
+  static R redispatch(c10::DispatchKeySet keys, Args... args) {
+    return handle().redispatch(keys, std::forward<Args>(args)...);
+  }
+};
+
+using at::Scalar;
+using at::Tensor;
+
+struct Forward : Operator<Forward, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
+  static constexpr const char* kSchema =
+      "forward(Tensor x, Tensor? alpha, Scalar value=0.01, int channel_dim=1, int formula=0) -> Tensor";
+};
+
+struct ForwardMask
+    : Operator<ForwardMask, Pair(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
+  static constexpr const char* kSchema =
+      "forward_mask(Tensor x, Tensor? alpha, Scalar value=0.01, int channel_dim=1, int formula=0) "
+      "-> (Tensor y, Tensor mask)";
+};
+
+struct Forward_ : Operator<Forward_, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
+  static constexpr const char* kSchema =
+      "forward_(Tensor(a!) x, Tensor? alpha, Scalar value=0.01, int channel_dim=1, int formula=0) -> Tensor(a!)";
+};
+
+struct ForwardMask_
+    : Operator<ForwardMask_, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
+  static constexpr const char* kSchema =
+      "forward_mask_(Tensor(a!) x, Tensor? alpha, Scalar value=0.01, int channel_dim=1, int formula=0) "
+      "-> Tensor mask";
+};
+
+// A gradient that is not needed comes back undefined.
+struct Backward
+    : Operator<Backward, Pair(const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+                              const Scalar&, int64_t, int64_t, at::OptionalSymIntArrayRef, Need)> {
+  static constexpr const char* kSchema =
+      "backward(Tensor grad, Tensor? saved, Tensor? mask, Tensor? alpha, Scalar value=0.01, int channel_dim=1, "
+      "int kind=0, SymInt[]? stride=None, bool[2] output_mask=[True, True]) -> (Tensor grad_x, Tensor grad_alpha)";
+};
+
+}  // namespace operators
+}  // namespace leaky_ext

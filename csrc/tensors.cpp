@@ -1,0 +1,183 @@
+#include "tensors.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/MemoryOverlap.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorUtils.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_strided.h>
+
+#include "checks.h"
+#include "formulas.h"
+#include "geometry.h"
+#include "small_tensor.h"
+
+#if defined(LEAKY_WITH_CUDA)
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+namespace leaky_ext::tensors {
+namespace {
+
+using at::IntArrayRef;
+using at::Tensor;
+
+// On the CPU without the dispatcher, which costs more than the allocation.
+Tensor new_tensor(const Tensor& like, IntArrayRef sizes, IntArrayRef strides) {
+  if (!like.is_cpu()) return at::empty_strided(sizes, strides, like.options());
+  return at::detail::empty_strided_cpu(sizes, strides, like.scalar_type());
+}
+
+// A tensor that the kernels read element by element, copied first if it is too scattered for a StridedView.
+struct Operand {
+  Tensor tensor;
+  StridedView view;
+
+  Operand(const Tensor& source, const Order& order) : tensor(source) {
+    if (order.view_of(source.strides(), &view)) return;
+    tensor = at::empty_strided(order.sizes, order.strides, source.options()).copy_(source);
+    view = StridedView();
+  }
+};
+
+// The slope as the kernels take it. Owns what the pointers point to.
+struct KernelSlope {
+  Shape shape;
+  Alpha alpha;
+  Dims sizes;
+  std::optional<SlopeLayout> layout;
+
+  KernelSlope(const Tensor& x, const SlopeArg& slope, const Order& order) {
+    shape.inner = x.numel();
+    if (!slope.alpha) {
+      alpha.value = slope.value.toDouble();
+      return;
+    }
+    const Tensor& tensor = *slope.alpha;
+    check_slope(x, tensor);
+    sizes = slope_sizes(order.sizes, tensor, slope.channel_dim);
+    layout.emplace(tensor, sizes, order);
+    shape = layout->shape;
+    alpha.dtype = dtype_of(tensor, "alpha");
+    alpha.data = layout->slopes.const_data_ptr();
+    if (tensor.is_cpu() && !x.is_cpu()) {  // a CPU scalar travels with the launch
+      alpha.value = tensor.item().toDouble();
+      alpha.data = nullptr;
+    }
+  }
+};
+
+void parallel_for(int64_t tasks, int64_t grain, void* context, cpu::Body body) {
+  at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+}
+
+#if defined(LEAKY_WITH_CUDA)
+cuda::Launch current_launch() {
+  cuda::Launch launch;
+  const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream();
+  launch.stream = stream.stream();
+  C10_CUDA_CHECK(
+      cudaDeviceGetAttribute(&launch.multiprocessors, cudaDevAttrMultiProcessorCount, stream.device_index()));
+  return launch;
+}
+#endif
+
+void run(const Tensor& x, const ForwardArgs& args) {
+  if (x.is_cpu()) return cpu::forward(args, parallel_for);
+#if defined(LEAKY_WITH_CUDA)
+  const c10::cuda::CUDAGuard guard(x.device());
+  cuda::forward(args, current_launch());
+#endif
+}
+
+void run(const Tensor& x, const BackwardArgs& args) {
+  if (x.is_cpu()) return cpu::backward(args, parallel_for);
+#if defined(LEAKY_WITH_CUDA)
+  const c10::cuda::CUDAGuard guard(x.device());
+  cuda::Launch launch = current_launch();
+  const auto bytes = int64_t(cuda::workspace_bytes(args, launch.multiprocessors));
+  const Tensor workspace = bytes ? at::empty({bytes}, x.options().dtype(at::kByte)) : Tensor();
+  if (bytes) launch.workspace = workspace.mutable_data_ptr();
+  cuda::backward(args, launch);
+#endif
+}
+
+}  // namespace
+
+Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place) {
+  ForwardArgs args;
+  args.dtype = dtype_of(x, "x");
+  args.formula = formula_of(formula);
+  const Order order(x.sizes(), x.strides());
+  const KernelSlope kernel_slope(x, slope, order);
+  args.shape = kernel_slope.shape;
+  args.alpha = kernel_slope.alpha;
+  std::optional<Operand> operand;
+  if (in_place) {
+    at::assert_no_internal_overlap(x);
+    if (slope.alpha) at::assert_no_overlap(x, *slope.alpha);
+    TORCH_CHECK(order.view_of(x.strides(), &args.y_view), "leaky_ext: x of shape ", x.sizes(), " and strides ",
+                x.strides(), " is too scattered to be changed in place; use the out-of-place function");
+    args.x_view = args.y_view;
+  } else {
+    operand.emplace(x, order);
+    args.x_view = operand->view;
+  }
+  Outputs outputs;
+  if (want_mask) {  // before y, so that it does not split the memory that the next large tensor fits into
+    outputs.mask = small_tensor({mask_bytes(x.numel())}, x.options().dtype(at::kByte));
+    args.mask = outputs.mask.mutable_data_ptr<uint8_t>();
+  }
+  outputs.y = in_place ? x : new_tensor(x, x.sizes(), order.strides);
+  args.y = outputs.y.mutable_data_ptr();
+  args.x = in_place ? args.y : operand->tensor.const_data_ptr();
+  run(x, args);
+  return outputs;
+}
+
+Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
+              int64_t kind, at::OptionalIntArrayRef stride, Need need) {
+  BackwardArgs args;
+  args.kind = saved_of(kind);
+  check_saved(grad, saved, mask, stride, args.kind);
+  need[1] = need[1] && slope.alpha;
+  TORCH_CHECK_VALUE(!need[1] || args.kind != Saved::Mask,
+                    "leaky_ext: the gradient of alpha cannot be had from the mask");
+  // y where the mask alone was saved: as large as grad, with the strides given.
+  const Tensor& like = saved ? *saved : grad;
+  const auto contiguous = saved || stride ? std::vector<int64_t>() : at::detail::defaultStrides(grad.sizes());
+  args.dtype = dtype_of(grad, "grad");
+  const Order order(like.sizes(), saved ? saved->strides() : stride ? *stride : IntArrayRef(contiguous));
+  const KernelSlope kernel_slope(like, slope, order);
+  args.shape = kernel_slope.shape;
+  args.alpha = kernel_slope.alpha;
+  const Operand grad_operand(grad, order);
+  args.grad = grad_operand.tensor.const_data_ptr();
+  args.grad_view = grad_operand.view;
+  std::optional<Operand> saved_operand;
+  if (saved) {
+    saved_operand.emplace(*saved, order);
+    args.saved = saved_operand->tensor.const_data_ptr();
+    args.saved_view = saved_operand->view;
+  }
+  if (mask) args.mask = mask->const_data_ptr<uint8_t>();
+
+  Tensor grad_x, grad_alpha;
+  if (need[1]) {  // before grad_x, as above
+    check_device(like, *slope.alpha, "alpha, which needs a gradient,");
+    grad_alpha = kernel_slope.layout->new_grad(*slope.alpha, order, formulas::opmath(grad.scalar_type()));
+    args.grad_alpha = grad_alpha.mutable_data_ptr();
+    args.grad_alpha_dtype = dtype_of(grad_alpha, "grad_alpha");
+  }
+  if (need[0]) {
+    grad_x = new_tensor(grad, like.sizes(), order.strides);
+    args.grad_x = grad_x.mutable_data_ptr();
+  }
+  if (need[0] || need[1]) run(like, args);
+  if (need[1]) grad_alpha = kernel_slope.layout->restore(grad_alpha, *slope.alpha, order);
+  return {grad_x, grad_alpha};
+}
+
+}  // namespace leaky_ext::tensors

@@ -1,0 +1,95 @@
+"""vmap: one call of an operator for a whole batch, whichever of x and alpha is batched.
+
+The batch becomes the first dimension of x; slopes that differ from example to example become slopes of a dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import register_vmap
+
+from . import fake  # noqa: F401  (defines the operators)
+from .reference import check
+
+ops = torch.ops.leaky_ext
+
+
+def _forward(op: Any, in_place: bool) -> Any:
+    def rule(info: Any, in_dims: tuple, x: Tensor, alpha: Tensor | None, *rest: Any) -> tuple[Tensor, int]:
+        value, channel_dim, formula = _with_defaults(rest, (0.01, 1, 0))
+        x_dim, alpha_dim = in_dims[:2]
+        if in_place and x_dim is None:
+            raise RuntimeError(
+                "leaky_ext: vmap: an in-place function is called on a tensor that is not batched, but the slope is: "
+                "use the function without _"
+            )
+        x = batch_first(x, x_dim, info.batch_size)
+        example = alpha if alpha is None or alpha_dim is None else alpha.select(alpha_dim, 0)
+        check(x[0], value if example is None else example, channel_dim)  # whose error names the shapes of one example
+        alpha, channel_dim = batch_alpha(alpha, alpha_dim, x.ndim - 1, channel_dim)
+        return op(x, alpha, value, channel_dim, formula), 0
+
+    return rule
+
+
+register_vmap("leaky_ext::forward", _forward(ops.forward, False))
+register_vmap("leaky_ext::forward_", _forward(ops.forward_, True))
+
+
+@register_vmap("leaky_ext::backward")
+def backward(
+    info: Any,
+    in_dims: tuple,
+    grad: Tensor,
+    saved: Tensor | None,
+    mask: Tensor | None,
+    alpha: Tensor | None,
+    *rest: Any,
+) -> tuple[tuple[Tensor | None, Tensor | None], tuple[int | None, int | None]]:
+    value, channel_dim, kind, _, output_mask = _with_defaults(rest, (0.01, 1, 0, None, (True, True)))
+    if saved is None or kind != 0:
+        raise NotImplementedError("leaky_ext: vmap of backward needs x itself: kind must be 0")
+    need_x, need_alpha = output_mask[0], output_mask[1] and alpha is not None
+    alpha_dim = in_dims[3]
+    grad = batch_first(grad, in_dims[0], info.batch_size)
+    x = batch_first(saved, in_dims[1], info.batch_size)
+    shape: Any = None
+    if need_alpha:  # every example has a grad_alpha of its own, so it needs an alpha of its own
+        alpha, alpha_dim = batch_first(alpha, alpha_dim, info.batch_size), 0
+        shape = alpha.shape
+    alpha, channel_dim = batch_alpha(alpha, alpha_dim, x.ndim - 1, channel_dim)
+    grad_x, grad_alpha = ops.backward(grad, x, None, alpha, value, channel_dim, 0, None, [need_x, need_alpha])
+    if need_alpha:
+        grad_alpha = grad_alpha.reshape(shape)
+    return (grad_x, grad_alpha), (0 if need_x else None, 0 if need_alpha else None)
+
+
+def _with_defaults(given: tuple, defaults: tuple) -> tuple:
+    return (*given, *defaults[len(given) :])
+
+
+def batch_first(x: Any, dim: int | None, size: int) -> Any:
+    return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+
+
+def batch_alpha(alpha: Tensor | None, dim: int | None, ndim: int, channel_dim: int) -> tuple[Tensor | None, int]:
+    """The alpha and channel_dim that mean the same for an x of `ndim` dimensions once it has a batch in front."""
+    if alpha is None:
+        return alpha, channel_dim
+    if dim is None:
+        if alpha.numel() == 1:
+            return alpha, 0
+        if alpha.ndim == 1:
+            return alpha, channel_dim % ndim + 1
+        return alpha.unsqueeze(0), 0
+    alpha = alpha.movedim(dim, 0)
+    size = alpha.shape[0]
+    if alpha[0].numel() == 1:  # one slope per example: a channel along the batch
+        return alpha.reshape(size), 0
+    if alpha.ndim == 2 and ndim != 1:  # C slopes per example
+        before = channel_dim % ndim
+        alpha = alpha.reshape([size] + [1] * before + [alpha.shape[1]] + [1] * (ndim - before - 1))
+    return alpha, 0

@@ -1,0 +1,56 @@
+"""What compilers and exporters are given. Imported when the first call is compiled: it imports Dynamo and Inductor.
+
+Inductor and torch's debugging backends get the operator, which Inductor decomposes (inductor.py) and fuses with its
+neighbours. Exporters and every other backend get `reference`, which is ATen operations alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from . import inductor, reference, torch_private  # noqa: F401  (inductor registers the decompositions)
+
+ops = torch.ops.leaky_ext
+
+TAKE_OPERATORS = {"inductor", "eager", "aot_eager", "aot_eager_decomp_partition", "cudagraphs"}
+
+backend_name = torch.compiler.assume_constant_result(torch_private.backend_name)
+
+
+def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
+    """A call of the public `function` while compiling or exporting."""
+    backend = "export" if torch.compiler.is_exporting() else backend_name()
+    if backend not in TAKE_OPERATORS:
+        return getattr(reference, function.__name__)(x, alpha, **options)
+    if backend == "inductor" and _tangent_from_outside(x, alpha):
+        return _eager(function, x, alpha, options)
+    reference.check(x, alpha, options["channel_dim"])  # here, so that the error is the one of an eager call
+    slope, value = reference.slope_and_value(alpha)
+    if function.__name__.endswith("_"):  # of a copy, for backward needs x as it was; functionalization removes it
+        return x.copy_(ops.forward(x.clone(), slope, value, options["channel_dim"], formula))
+    return ops.forward(x, slope, value, options["channel_dim"], formula)
+
+
+def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
+    """`straight_through` while compiling or exporting."""
+    if not torch.compiler.is_exporting() and _tangent_from_outside(x_forward, x_backward):
+        return _eager(reference.straight_through, x_forward, x_backward, {})
+    return reference.straight_through(x_forward, x_backward)
+
+
+def _tangent_from_outside(*tensors: Any) -> bool:
+    """Whether forward-mode AD is entered around what is compiled. The compiler sees tangents that it makes itself."""
+    if torch_private.dual_level() < 0 or torch_private.transforms_active():
+        return False
+    return not any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+
+
+@torch.compiler.disable(reason="leaky_ext: forward-mode AD around a compiled function would lose its tangents")
+def _eager(function: Callable, x: Tensor, alpha: Any, options: dict[str, Any]) -> Tensor:
+    """Breaks the graph, an error with fullgraph=True."""
+    return function(x, alpha, **options)

@@ -1,0 +1,66 @@
+"""DTensor: how the operators are sharded.
+
+The operators run on any sharding of x as it lies. Slopes are replicated or, where x is sharded along their dimension,
+sharded with it; d(alpha) is then a partial sum over the mesh, or sharded too. x is never gathered.
+
+Importing this module registers the rules with DTensor; the functions of leaky_ext do so when they first meet one.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.distributed.tensor import Partial, Placement, Replicate, Shard
+from torch.distributed.tensor.experimental import register_sharding
+
+# One way to run an operator on one dimension of a mesh: placements of its outputs (None: not computed) and of those
+# arguments that are tensors. DTensor chooses the one that moves least.
+Rule = tuple[list[Placement | None], list[Placement]]
+
+_ops = torch.ops.leaky_ext
+
+
+def _layouts(x: Any, alpha: Any, channel_dim: int) -> Iterator[list[Placement]]:
+    """Every placement of x on one mesh dimension, with that of alpha, if it is a tensor."""
+    shape = getattr(alpha, "shape", None)
+    yield [Replicate()] if shape is None else [Replicate(), Replicate()]
+    for dim in range(x.ndim):
+        if shape is None:
+            yield [Shard(dim)]
+        elif shape.numel() == 1:
+            yield [Shard(dim), Replicate()]
+        elif len(shape) == x.ndim:
+            yield [Shard(dim), Replicate() if shape[dim] == 1 else Shard(dim)]
+        else:
+            yield [Shard(dim), Shard(0) if dim == channel_dim % x.ndim else Replicate()]
+
+
+@register_sharding([_ops.forward.default, _ops.forward_.default])
+def _forward(x: Any, alpha: Any, value: float = 0.01, channel_dim: int = 1, formula: int = 0) -> Sequence[Rule]:
+    return [([inputs[0]], inputs) for inputs in _layouts(x, alpha, channel_dim)]
+
+
+@register_sharding(_ops.backward.default)
+def _backward(
+    grad: Any,
+    x: Any,
+    mask: Any,
+    alpha: Any,
+    value: float = 0.01,
+    channel_dim: int = 1,
+    kind: int = 0,
+    stride: Any = None,
+    output_mask: Sequence[bool] = (True, True),
+) -> Sequence[Rule]:
+    learned = alpha is not None and output_mask[1]
+
+    def outputs(grad_x: Placement, grad_alpha: Placement) -> list[Placement | None]:
+        return [grad_x if output_mask[0] else None, grad_alpha if learned else None]
+
+    rules: list[Rule] = []
+    for at, *slopes in _layouts(x, alpha, channel_dim):
+        summed = Partial() if isinstance(at, Shard) and slopes == [Replicate()] else slopes[0] if slopes else at
+        rules.append((outputs(at, summed), [at, at, *slopes]))
+    # Both gradients are linear in grad, so a partial sum may stay one.
+    replicated = [Replicate()] * (1 if alpha is None else 2)
+    return [*rules, (outputs(Partial(), Partial()), [Partial(), *replicated])]

@@ -1,0 +1,119 @@
+"""Activations that are called as functions in models traced by torch.fx."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+from torch.nn import functional as F
+
+_RELU = {F.relu: False, torch.relu: False, F.relu_: True, "relu": False, "relu_": True}  # to: is it in place?
+_LEAKY = {F.leaky_relu: False, F.leaky_relu_: True}
+_PRELU = (F.prelu, torch.prelu, "prelu")
+
+
+@dataclass
+class Call:
+    """A node that calls an activation, and the PyTorch module that computes the same."""
+
+    name: str
+    """The module's name in the whole model, once it is inserted."""
+    target: str
+    """The same in the graph's own module."""
+    module: nn.PReLU | nn.LeakyReLU | nn.ReLU
+    x: Node
+    node: Node
+    owner: GraphModule
+
+    def insert(self, module: nn.Module) -> None:
+        """Have the graph call `module` in place of the function."""
+        graph = self.owner.graph
+        self.owner.add_submodule(self.target, module)
+        with graph.inserting_before(self.node):
+            call = graph.call_module(self.target, (self.x,))
+        call.meta = self.node.meta
+        self.node.replace_all_uses_with(call)
+        graph.erase_node(self.node)
+        graph.lint()
+        self.owner.recompile()
+
+
+def function_calls(model: nn.Module) -> list[Call]:
+    """Every activation that a graph in `model` calls as a function, under a name that is free.
+
+    Raises:
+        ValueError: there is no graph in `model`.
+    """
+    owners = [(name, module) for name, module in model.named_modules() if isinstance(module, GraphModule)]
+    if not owners:
+        raise ValueError(
+            f"functions=True looks into graphs, and no part of this {type(model).__name__} is a torch.fx.GraphModule: "
+            "pass torch.fx.symbolic_trace(model) instead, or replace by it the part that calls activations as functions"
+        )
+    calls = []
+    for prefix, owner in owners:
+        taken = {name for name, _ in owner.named_modules()}
+        for node in owner.graph.nodes:
+            module = _module(node, owner)
+            if module is None:
+                continue
+            module.train(owner.training)
+            stack = list(node.meta.get("nn_module_stack") or ())
+            stem = ".".join(filter(None, [stack[-1] if stack else "", type(module).__name__.lower()]))
+            target = next(name for name in _numbered(stem) if name not in taken and not _has(owner, name))
+            taken.add(target)
+            name = f"{prefix}.{target}" if prefix else target
+            calls.append(Call(name, target, module, _arguments(node)["input"], node, owner))
+    return calls
+
+
+def _numbered(stem: str) -> Any:
+    yield stem
+    number = 1
+    while True:
+        yield f"{stem}_{number}"
+        number += 1
+
+
+def _has(owner: nn.Module, name: str) -> bool:
+    """Is there anything of this name, a module or not?"""
+    for part in name.split("."):
+        if not hasattr(owner, part):
+            return False
+        owner = getattr(owner, part)
+    return True
+
+
+def _arguments(node: Node) -> dict[str, Any]:
+    """All arguments by name."""
+    second = "weight" if node.target in _PRELU else "inplace" if node.target in _RELU else "negative_slope"
+    given = dict(zip(("input", second, "inplace"), node.args, strict=False)) | dict(node.kwargs)
+    return {"input": given.pop("self", None)} | given if "self" in given else given
+
+
+def _module(node: Node, owner: GraphModule) -> nn.PReLU | nn.LeakyReLU | nn.ReLU | None:
+    """The module that does what the node does; None if there is none."""
+    if node.op not in ("call_function", "call_method"):
+        return None
+    if node.target in _RELU:
+        return nn.ReLU(inplace=_arguments(node).get("inplace", _RELU[node.target]))
+    if node.target in _LEAKY:
+        arguments = _arguments(node)
+        slope = arguments.get("negative_slope", 0.01)
+        inplace = arguments.get("inplace", _LEAKY[node.target])
+        return None if isinstance(slope, Node) else nn.LeakyReLU(slope, inplace)
+    if node.target in _PRELU:
+        weight = _arguments(node)["weight"]
+        parameter = _attribute(owner, str(weight.target)) if weight.op == "get_attr" else None
+        if isinstance(parameter, nn.Parameter) and parameter.ndim == 1:
+            module = nn.PReLU(parameter.numel(), device="meta")
+            module.weight = parameter
+            return module
+    return None
+
+
+def _attribute(owner: Any, path: str) -> Any:
+    for part in path.split("."):
+        owner = getattr(owner, part)
+    return owner

@@ -1,0 +1,98 @@
+"""Networks that tests convert, revert and export: one of our own, and some that people use."""
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    """PReLUs with one and with many slopes, one of them shared; LeakyReLU and ReLU, also in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.PReLU(8, init=0.1)
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3), self.shared, nn.Conv2d(8, 8, 3), self.shared)
+        self.second = nn.ModuleList(
+            [nn.Conv2d(8, 8, 3), nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(8, 4, 1), nn.PReLU()]
+        )
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        for layer in self.second:
+            x = layer(x)
+        return self.head(self.relu(x.mean((2, 3))))
+
+
+TORCHVISION = ("", ".datasets", ".ops", ".ops.boxes", ".transforms", ".transforms.functional", ".utils")
+
+
+@contextlib.contextmanager
+def without_torchvision():
+    """Import packages that ask for torchvision, but whose networks do not use it, on machines that have none."""
+    names = [f"torchvision{name}" for name in TORCHVISION] if importlib.util.find_spec("torchvision") is None else []
+    names += [] if importlib.util.find_spec("requests") else ["requests", "requests.adapters"]
+    sys.modules.update({name: MagicMock() for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+def load(package, module, name):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    with without_torchvision():
+        return getattr(importlib.import_module(module), name)
+
+
+def face_detector(stage, size):
+    """A stage of MTCNN, with the trained weights that facenet-pytorch ships."""
+    return load("facenet_pytorch", "facenet_pytorch.models.mtcnn", stage)(), (2, 3, size, size)
+
+
+def medical_unet(dimensions):
+    """MONAI's UNet, with its default activation, PReLU."""
+    unet = load("monai", "monai.networks.nets", "UNet")
+    net = unet(dimensions, 1, 2, channels=(8, 16, 32), strides=(2, 2), num_res_units=2)
+    return net, (2, 1, *[16] * dimensions)
+
+
+def super_resolution():
+    """SRVGGNetCompact, the network of Real-ESRGAN's compact models, as spandrel has it."""
+    net = load("spandrel", "spandrel.architectures.Compact.__arch.SRVGG", "SRVGGNetCompact")
+    return net(num_feat=16, num_conv=6, upscale=2), (2, 3, 12, 12)
+
+
+def transformer():
+    """OPT, whose MLPs are ReLU, from a configuration, without pretrained weights."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.OPTConfig(
+        vocab_size=64, hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=3,
+        num_attention_heads=4, max_position_embeddings=32, dropout=0.0,
+    )  # fmt: skip
+    return transformers.OPTForCausalLM(config), None
+
+
+PRELU = {
+    "facenet-pytorch PNet": (lambda: face_detector("PNet", 24), 3),
+    "facenet-pytorch RNet": (lambda: face_detector("RNet", 24), 4),
+    "facenet-pytorch ONet": (lambda: face_detector("ONet", 48), 5),
+    "monai UNet, 2-D": (lambda: medical_unet(2), 9),
+    "monai UNet, 3-D": (lambda: medical_unet(3), 9),
+    "spandrel SRVGGNetCompact": (super_resolution, 7),
+}
+
+
+def tensors(output):
+    if isinstance(output, torch.Tensor):
+        return [output]
+    return list(output) if isinstance(output, tuple) else [output.logits]
