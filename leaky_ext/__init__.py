@@ -1,5 +1,6 @@
 """Leaky ReLU with a learnable slope, and straight-through ReLU, as C++ and CUDA kernels for PyTorch."""
 
+from . import _installed  # noqa: F401  # isort: skip  (before anything else of the package)
 from . import _torch_check  # noqa: F401  # isort: skip  (before anything that loads the native module)
 
 from . import fake, reference  # noqa: F401

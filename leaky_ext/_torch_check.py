@@ -22,13 +22,9 @@ def mismatch(built: str, with_cuda: bool, running: str, running_cuda: str | None
 
 
 def check() -> None:
-    """Raises ImportError where the native module has not been built, or was built against another torch."""
-    try:
-        from leaky_ext import _build
-    except ImportError:
-        raise ImportError(
-            "leaky_ext has no native module here: run `pip install .` in its source folder (`make dev` to work on it)"
-        ) from None
+    """Raises ImportError where the native module was built against another torch."""
+    from leaky_ext import _build
+
     message = mismatch(_build.TORCH, _build.WITH_CUDA, torch.__version__, torch.version.cuda)
     if message:
         raise ImportError(message)

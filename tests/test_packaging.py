@@ -202,7 +202,25 @@ def test_which_torch_goes_with_which_build(built, with_cuda, running, running_cu
 def test_a_source_tree_that_was_not_built_says_so(source, tmp_path):
     environment = Environment(tmp_path / "environment", "torch")  # an editable install here would lend its module
     message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
-    assert "leaky_ext has no native module here" in message
+    assert "leaky_ext has no native module" in message
+    assert f"run `pip install .` in {source}" in message
+
+
+def test_a_clone_serves_the_installed_package(source, tmp_path):
+    """README's second command, and the benchmarks, in the clone after `pip install .`; of another version: an error."""
+    environment = Environment(tmp_path / "environment", "torch", "numpy")
+    shutil.copytree(Path(_build.__file__).parent, environment.site / "leaky_ext", ignore=shutil.ignore_patterns("__py*"))
+    output = run(environment.python, "-c", TRY_IT + "print(leaky_ext.show_config())", cwd=source)
+    assert f"leaky_ext: {_build.VERSION}" in re.sub(" +", " ", output)
+    where = "import leaky_ext.modules; print(leaky_ext.modules.__file__)"
+    assert run(environment.python, "-c", where, cwd=source).strip().startswith(str(environment.site))
+    assert "operators" in run(environment.python, "-m", "benchmarks", "run", "--help", cwd=source)
+
+    project = source / "pyproject.toml"
+    project.write_text(project.read_text().replace(f'version = "{_build.VERSION}"', 'version = "77.0"'))
+    message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
+    assert f"leaky_ext {_build.VERSION} is installed in {environment.site}" in message
+    assert f"{source / 'leaky_ext'} holds the sources of 77.0: run `pip install .` in {source}" in message
 
 
 def test_the_version_stands_in_pyproject_alone():
