@@ -19,7 +19,7 @@ class Conversion:
     """One activation that :func:`convert` or :func:`revert` replaced, or would replace."""
 
     names: Names
-    """Every name that the model knows it by: more than one where it is shared."""
+    """Every name that the model knows it by, more than one where it is shared."""
     before: str
     after: str
     gradient_at_zero: str

@@ -25,7 +25,7 @@ def parameter_groups(
 
     Returns:
         The group of all other parameters and the group of slopes, in this order, each only if it is not empty. Frozen
-        parameters are included, so that they can be thawed later.
+        parameters are included, so that they can be unfrozen later.
 
     Example::
 

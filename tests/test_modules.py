@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-import leaky_ext
 from leaky_ext import LearnableLeakyReLU, StraightThroughReLU, reference
 
 
@@ -34,7 +33,7 @@ def test_learnable_matches_the_reference(channels, save):
     torch.testing.assert_close(module.alpha.grad, alpha2.grad)
 
 
-def test_channel_dim_and_inplace():
+def test_inplace_overwrites_the_input_with_slopes_of_the_last_dimension():
     module = LearnableLeakyReLU(7, init=0.2, channel_dim=-1, inplace=True)
     x = torch.randn(5, 6, 7, requires_grad=True)
     hidden = x * 1
@@ -45,7 +44,7 @@ def test_channel_dim_and_inplace():
 
 
 @pytest.mark.parametrize("learnable", [False, True])
-def test_straight_through(learnable):
+def test_straight_through_has_relus_values_and_leaky_relus_gradients(learnable):
     module = StraightThroughReLU(0.3, learnable=learnable)
     x = torch.randn(50, requires_grad=True)
     y = module(x)
@@ -58,7 +57,7 @@ def test_straight_through(learnable):
         assert not list(module.parameters()) and not module.state_dict() and module.alpha == 0.3
 
 
-def test_straight_through_inplace():
+def test_straight_through_inplace_overwrites_the_input():
     x = torch.randn(50, requires_grad=True)
     hidden = x * 1
     assert StraightThroughReLU(0.3, inplace=True)(hidden) is hidden
@@ -72,7 +71,7 @@ def test_alpha_is_one_dimensional(num_parameters):
     assert StraightThroughReLU(learnable=True, num_parameters=num_parameters).alpha.shape == (num_parameters,)
 
 
-def test_init_and_reset_parameters():
+def test_reset_parameters_gives_the_first_slopes_again():
     module = LearnableLeakyReLU(3, init=0.25)
     assert module.alpha.tolist() == [0.25] * 3
     with torch.no_grad():
@@ -92,14 +91,14 @@ def test_init_and_reset_parameters():
     assert straight.alpha.item() == 0.5
 
 
-def test_device_and_dtype():
+def test_alpha_has_the_dtype_that_was_asked_for():
     assert LearnableLeakyReLU(dtype=torch.float64).alpha.dtype == torch.float64
     assert StraightThroughReLU(learnable=True, dtype=torch.bfloat16).alpha.dtype == torch.bfloat16
     assert LearnableLeakyReLU().half().alpha.dtype == torch.float16
 
 
 @pytest.mark.parametrize("make", [LearnableLeakyReLU, functools.partial(StraightThroughReLU, learnable=True)])
-def test_meta_device(make):
+def test_modules_on_the_meta_device_can_be_materialized(make):
     module = make(num_parameters=4, device="meta")
     assert module.alpha.is_meta and module(torch.empty(2, 4, device="meta")).shape == (2, 4)
     module.to_empty(device="cpu").reset_parameters()
@@ -108,7 +107,7 @@ def test_meta_device(make):
         assert make().alpha.is_meta
 
 
-def test_state_dict_pickle_and_deepcopy():
+def test_state_dict_pickle_and_deepcopy_keep_slopes_and_options():
     model = nn.Sequential(LearnableLeakyReLU(3, init=0.1, save="output"), StraightThroughReLU(0.2, learnable=True))
     assert list(model.state_dict()) == ["0.alpha", "1.alpha"]
     buffer = io.BytesIO()
@@ -123,7 +122,7 @@ def test_state_dict_pickle_and_deepcopy():
         assert twin[0].alpha.data_ptr() != model[0].alpha.data_ptr()
 
 
-def test_repr():
+def test_repr_shows_what_differs_from_the_default():
     assert repr(LearnableLeakyReLU()) == "LearnableLeakyReLU(num_parameters=1, init=0.01)"
     module = LearnableLeakyReLU(3, nn.init.zeros_, -1, "output", True, alpha_bounds=(0.1, 1))
     assert module.extra_repr() == (
@@ -150,12 +149,12 @@ def test_repr():
         lambda: StraightThroughReLU(learnable=True, num_parameters=0),
     ],
 )
-def test_misuse(make):
+def test_misuse_is_a_value_error(make):
     with pytest.raises(ValueError):
         make()
 
 
-def test_functional_call():
+def test_functional_call_uses_the_given_slopes():
     module = LearnableLeakyReLU(4)
     x = torch.randn(3, 4)
     slopes = {"alpha": torch.full((4,), 0.7)}
@@ -217,7 +216,7 @@ class TestBounds:
         module.project_()
         torch.testing.assert_close(module.alpha.data, alpha.data)
 
-    def test_used_twice_in_one_graph(self):
+    def test_a_module_can_be_used_twice_in_one_graph(self):
         (module, _) = bounded()
         x = torch.randn(3, 4)
         y = module(x)
@@ -264,7 +263,3 @@ class TestBounds:
         (module, _) = bounded()
         nn.init.constant_(module.alpha, float("nan"))
         assert module(-torch.ones(1, 4)).isnan().all()
-
-
-def test_public_names():
-    assert leaky_ext.LearnableLeakyReLU is LearnableLeakyReLU and leaky_ext.StraightThroughReLU is StraightThroughReLU

@@ -38,7 +38,7 @@ def run_python(code, **options):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_fork_after_use():
+def test_forked_workers_give_what_their_parent_gives():
     """DataLoader workers, forked from a process whose threads have already run a kernel."""
     expected = train_once()
     loader = torch.utils.data.DataLoader(Activated(), num_workers=2, multiprocessing_context="fork", timeout=60)
