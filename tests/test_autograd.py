@@ -1,4 +1,4 @@
-"""The readable Functions of leaky_ext.autograd against the nodes in C++ that calls take: the same bits, the same saved."""
+"""The readable Functions of leaky_ext.autograd against the nodes in C++ that calls take: same bits, same saved."""
 
 from __future__ import annotations
 

@@ -209,7 +209,8 @@ def test_a_source_tree_that_was_not_built_says_so(source, tmp_path):
 def test_a_clone_serves_the_installed_package(source, tmp_path):
     """README's second command, and the benchmarks, in the clone after `pip install .`; of another version: an error."""
     environment = Environment(tmp_path / "environment", "torch", "numpy")
-    shutil.copytree(Path(_build.__file__).parent, environment.site / "leaky_ext", ignore=shutil.ignore_patterns("__py*"))
+    package = environment.site / "leaky_ext"
+    shutil.copytree(Path(_build.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     output = run(environment.python, "-c", TRY_IT + "print(leaky_ext.show_config())", cwd=source)
     assert f"leaky_ext: {_build.VERSION}" in re.sub(" +", " ", output)
     where = "import leaky_ext.modules; print(leaky_ext.modules.__file__)"
