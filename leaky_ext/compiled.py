@@ -24,21 +24,22 @@ backend_name = torch.compiler.assume_constant_result(torch_private.backend_name)
 
 def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
     """A call of the public `function` while compiling or exporting."""
-    backend = "export" if torch.compiler.is_exporting() else backend_name()
+    backend = "export" if torch_private.is_exporting() else backend_name()
     if backend not in TAKE_OPERATORS:
         return getattr(reference, function.__name__)(x, alpha, **options)
     if backend == "inductor" and _tangent_from_outside(x, alpha):
         return _eager(function, x, alpha, options)
     reference.check(x, alpha, options["channel_dim"])  # here, so that the error is the one of an eager call
-    slope, value = reference.slope_and_value(alpha)
+    if not isinstance(alpha, Tensor):  # a product keeps a number that changes dynamic; an operator's argument does not
+        alpha = torch.ones((), dtype=reference.opmath(x.dtype), device=x.device) * alpha
     if function.__name__.endswith("_"):  # of a copy, for backward needs x as it was; functionalization removes it
-        return x.copy_(ops.forward(x.clone(), slope, value, options["channel_dim"], formula))
-    return ops.forward(x, slope, value, options["channel_dim"], formula)
+        return x.copy_(ops.forward(x.clone(), alpha, 0.0, options["channel_dim"], formula))
+    return ops.forward(x, alpha, 0.0, options["channel_dim"], formula)
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     """`straight_through` while compiling or exporting."""
-    if not torch.compiler.is_exporting() and _tangent_from_outside(x_forward, x_backward):
+    if not torch_private.is_exporting() and _tangent_from_outside(x_forward, x_backward):
         return _eager(reference.straight_through, x_forward, x_backward, {})
     return reference.straight_through(x_forward, x_backward)
 

@@ -98,7 +98,7 @@ def slope_and_value(alpha: Tensor | float) -> tuple[Tensor | None, float]:
     if isinstance(alpha, Tensor):
         return alpha, 0.0
     check_number(alpha)
-    return None, alpha if isinstance(alpha, (torch.SymFloat, torch.SymInt)) else float(alpha)
+    return None, float(alpha)
 
 
 def check_dtype(tensor: Tensor, name: str) -> None:

@@ -12,6 +12,11 @@ transforms_active = torch._C._are_functorch_transforms_active
 is_tracing = torch._C._is_tracing
 
 
+def is_exporting() -> bool:
+    """torch.compiler.is_exporting, which Dynamo of torch 2.11 takes for True in every compiled function."""
+    return torch.compiler._is_exporting_flag
+
+
 def dual_level() -> int:
     """The level of forward-mode AD that is entered, or -1. Under Dynamo, reading it puts a guard on it."""
     return forward_ad._current_level

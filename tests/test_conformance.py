@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from packaging import version
 from raw import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
 from torch import Tensor, nn
 from torch._subclasses import CrossRefFakeMode
@@ -142,7 +143,8 @@ def test_tangent_from_outside_a_compiled_function(function: Function, backend: s
 
     expected = tangent(function)
     assert expected is not None
-    if fullgraph and (backend == "inductor" or function is straight_through):
+    refuses = version.parse(torch.__version__).release >= (2, 15)  # whatever is compiled
+    if fullgraph and (backend == "inductor" or function is straight_through or refuses):
         with pytest.raises(torch._dynamo.exc.Unsupported, match="forward-mode AD"):
             tangent(compiled)
         return
