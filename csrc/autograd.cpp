@@ -147,6 +147,7 @@ Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slop
                  bool in_place) {
   Formula formula = formula_of(number);
   if (x.is_nested()) {
+    check_nested(x);
     TORCH_CHECK(!want_mask && !in_place, "leaky_ext: nested tensors are served out of place and without a mask");
     return {formulas::differentiable(x, slope, formula), Tensor()};
   }
@@ -238,6 +239,7 @@ Tensor forward_mask_(c10::DispatchKeySet keys, const Tensor& x, const OptionalTe
 Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
               const OptionalTensor& alpha, const Scalar& value, int64_t channel_dim, int64_t kind,
               at::OptionalSymIntArrayRef stride, Need need) {
+  check_kind(saved, mask, saved_of(kind));
   const SlopeArg slope{alpha, value, channel_dim};
   const bool needs_graph = any_requires_grad(grad, saved, alpha);
   const bool has_tangent = isFwGradDefined(grad) || isFwGradDefined(saved) || isFwGradDefined(alpha);

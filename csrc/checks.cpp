@@ -55,6 +55,11 @@ void check_slope(const Tensor& x, const Tensor& alpha) {
   if (!scalar) check_device(x, alpha, "alpha");
 }
 
+void check_nested(const Tensor& x) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!x.is_nested() || x.layout() == at::kJagged,
+                              "leaky_ext: of nested tensors, those with layout=torch.jagged are served");
+}
+
 int64_t mask_bytes(int64_t numel) { return (numel + 7) / 8; }
 
 Formula formula_of(int64_t number) {
@@ -68,19 +73,23 @@ Saved saved_of(int64_t number) {
   return Saved(number);
 }
 
-void check_saved(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
-                 at::OptionalIntArrayRef stride, Saved kind) {
+void check_kind(const OptionalTensor& saved, const OptionalTensor& mask, Saved kind) {
   const bool has_saved = kind != Saved::Mask, has_mask = kind >= Saved::OutputAndMask;
   TORCH_CHECK_VALUE(saved.has_value() == has_saved && mask.has_value() == has_mask, "leaky_ext: kind ", int64_t(kind),
                     " takes ", has_saved ? "a" : "no", " saved tensor and ", has_mask ? "a" : "no", " mask");
-  if (has_saved) {
+}
+
+void check_saved(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
+                 at::OptionalIntArrayRef stride, Saved kind) {
+  check_kind(saved, mask, kind);
+  if (saved) {
     TORCH_CHECK_VALUE(grad.sizes() == saved->sizes(), "leaky_ext: grad has shape ", grad.sizes(),
                       ", but what was saved has shape ", saved->sizes());
     TORCH_CHECK_TYPE(grad.scalar_type() == saved->scalar_type(), "leaky_ext: grad is ", grad.scalar_type(),
                      ", but what was saved is ", saved->scalar_type());
     check_device(*saved, grad, "grad");
   }
-  if (has_mask) {
+  if (mask) {
     TORCH_CHECK_TYPE(mask->scalar_type() == at::kByte, "leaky_ext: mask must be uint8, got ", mask->scalar_type());
     TORCH_CHECK_VALUE(mask->dim() == 1 && mask->is_contiguous() && mask->numel() == mask_bytes(grad.numel()),
                       "leaky_ext: mask of ", mask->sizes(), " does not fit ", grad.numel(), " elements: it must have ",
@@ -92,6 +101,7 @@ void check_saved(const Tensor& grad, const OptionalTensor& saved, const Optional
 }
 
 void check_arguments(const Tensor& x, const SlopeArg& slope) {
+  check_nested(x);
   dtype_of(x, "x");
   if (!slope.alpha) return;
   check_slope(x, *slope.alpha);

@@ -16,10 +16,16 @@ Dims slope_sizes(at::IntArrayRef x, const at::Tensor& alpha, int64_t channel_dim
 void check_device(const at::Tensor& x, const at::Tensor& other, const char* name);
 void check_slope(const at::Tensor& x, const at::Tensor& alpha);
 
+// NotImplementedError for a nested tensor that is not jagged.
+void check_nested(const at::Tensor& x);
+
 // The bytes of a mask of `numel` bits.
 int64_t mask_bytes(int64_t numel);
 
-// That what was saved for backward is there, and fits grad.
+// That the tensors which `kind` takes are there, and no others.
+void check_kind(const OptionalTensor& saved, const OptionalTensor& mask, Saved kind);
+
+// That, and that they fit grad.
 void check_saved(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
                  at::OptionalIntArrayRef stride, Saved kind);
 

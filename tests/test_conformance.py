@@ -231,6 +231,15 @@ def test_jagged_nested_tensors(function: Function, kind: str) -> None:
     torch.testing.assert_close(actual[1:], wanted[1:])
 
 
+def test_strided_nested_tensors_are_refused() -> None:
+    x = torch.nested.nested_tensor([torch.randn(2, 3), torch.randn(4, 3)])
+    for alpha in (0.3, torch.rand(3)):
+        with pytest.raises(NotImplementedError, match=r"torch\.jagged"):
+            learnable_leaky_relu(x, alpha)
+    with torch.inference_mode(), pytest.raises(NotImplementedError, match=r"torch\.jagged"):
+        learnable_leaky_relu(x, 0.3)
+
+
 COMPOSITE = torch._C.DispatchKeySet(torch._C.DispatchKey.CompositeExplicitAutograd)
 
 

@@ -173,9 +173,20 @@ def test_compiled_in_place_has_the_right_gradient(learned: bool) -> None:
 
 
 def test_compiled_in_place_straight_through_with_a_learned_slope() -> None:
-    f = torch.compile(lambda x, alpha: leaky_ext.straight_through_relu_(x * 1, alpha), backend="aot_eager")
+    """Refused in an eager call, which would have to copy x; right where a compiler removes the copy."""
+
+    def f(x: Tensor, alpha: Tensor) -> Tensor:
+        return leaky_ext.straight_through_relu_(x * 1, alpha)
+
+    x, alpha = torch.randn(3, requires_grad=True), torch.tensor(0.3, requires_grad=True)
     with pytest.raises(RuntimeError, match="straight_through_relu_ overwrites x"):
-        f(torch.randn(3), torch.tensor(0.3, requires_grad=True))
+        f(x, alpha)
+    y, expected = (
+        torch.compile(f, backend="aot_eager", fullgraph=True)(x, alpha),
+        leaky_ext.straight_through_relu(x, alpha),
+    )
+    assert torch.equal(y, expected)
+    torch.testing.assert_close(*(torch.autograd.grad((t * 2).sum(), (x, alpha)) for t in (y, expected)))
 
 
 @pytest.mark.parametrize("path", ["reference", "eager", "dynamo"])
