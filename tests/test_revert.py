@@ -172,7 +172,8 @@ def test_a_saved_model_needs_no_leaky_ext(tmp_path):
     script = (
         "import sys, torch; sys.modules['leaky_ext'] = None\n"
         "sys.path.append(sys.argv[2]); model, y, x = torch.load(sys.argv[1], weights_only=False)\n"
-        "assert torch.equal(model(x), y); model.load_state_dict(model.state_dict(), strict=True)"
+        "torch.testing.assert_close(model(x), y)  # another process: convolutions need not give the same bits\n"
+        "model.load_state_dict(model.state_dict(), strict=True)"
     )
     (tmp_path / "zoo.py").write_text("from torch import nn\nimport torch\n" + inspect.getsource(Net))
     subprocess.run([sys.executable, "-c", script, tmp_path / "model.pt", tmp_path], check=True)
