@@ -145,9 +145,10 @@ def everything(frame: pd.DataFrame) -> pd.DataFrame:
 def index(results: dict[str, Results]) -> str:
     written = "Written by `python -m benchmarks report` from benchmarks/results."
     parts = ["# Benchmarks", written, HOW_TO_READ, headline(results, link="")]
-    if results:
+    if charts.speed_up(results) is not None:  # rows for it were measured
         speed_up = "![Speed-up over PyTorch's own against the number of elements](../figures/speed-up.svg)"
         parts += ["## Operators by size", speed_up]
+    if charts.memory(results) is not None:
         parts += ["## Memory", "![Bytes per element kept for backward](../figures/memory.svg)"]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
