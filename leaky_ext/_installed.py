@@ -6,7 +6,6 @@ So `python -c "import leaky_ext"` and `python -m benchmarks` work in the clone a
 from __future__ import annotations
 
 import sys
-import tomllib
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -19,6 +18,13 @@ def installed_package() -> Path | None:
     spec = PathFinder.find_spec("leaky_ext", elsewhere)
     folders = (spec and spec.submodule_search_locations) or []
     return next((Path(folder) for folder in folders if Path(folder, "_build.py").exists()), None)
+
+
+def version_of_sources() -> str:
+    import tomllib  # here: an installed package, which needs no version of its sources, would pay for it at each import
+
+    project = PACKAGE.parent / "pyproject.toml"
+    return tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "another version"
 
 
 def version_of(build: Path) -> str:
@@ -35,9 +41,7 @@ def find() -> None:
     what_to_do = f"run `pip install .` in {PACKAGE.parent} (`make dev` to work on it)"
     if found is None:
         raise ImportError(f"leaky_ext has no native module: {PACKAGE} holds the sources alone. {what_to_do}")
-    project = PACKAGE.parent / "pyproject.toml"
-    here = tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "another version"
-    installed = version_of(found / "_build.py")
+    here, installed = version_of_sources(), version_of(found / "_build.py")
     if installed != here:
         raise ImportError(
             f"leaky_ext {installed} is installed in {found}, but {PACKAGE} holds the sources of {here}: {what_to_do}, "

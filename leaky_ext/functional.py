@@ -47,12 +47,12 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
             - one element, of any shape: one slope for all;
             - C elements in one dimension: one slope per index of `channel_dim`;
             - as many dimensions as x: broadcast against x, whose shape never grows. Where x and alpha both are 1-D,
-              this rule goes before the last.
+              broadcasting takes precedence over the per-channel rule.
         channel_dim: the dimension of x that slopes go with; negative counts from the end. Without effect otherwise.
         save: what is kept for backward where alpha needs a gradient: ``"input"``, or ``"output"``, which the next layer
-            usually keeps anyway. x is then rebuilt as y / alpha, as exactly as y holds it, with 1 bit an element beside
+            usually keeps anyway. x is then rebuilt as y / alpha, as exactly as y holds it, with 1 bit per element beside
             it unless all slopes are positive (on CUDA always, since looking at them would wait for the device). Where
-            alpha needs no gradient, 1 bit an element is kept and nothing else.
+            alpha needs no gradient, 1 bit per element is kept and nothing else.
 
     Returns:
         Tensor of x's shape and dtype, and x's strides where x is dense. Each element is computed in float32 (float64
@@ -65,7 +65,7 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
         ValueError: alpha's shape fits no rule; `save` is neither; save="output" and a learned slope on the CPU is 0,
             from which x cannot be rebuilt (on CUDA the gradient of alpha is NaN then).
         IndexError: channel_dim is out of range.
-        RuntimeError: x and alpha are on different devices. (One CPU element without gradient goes with any x.)
+        RuntimeError: x and alpha are on different devices. (A one-element CPU alpha that does not require grad works with any x.)
 
     Example::
 
@@ -111,7 +111,7 @@ def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_di
         grad_x     = g where x >= 0, else alpha * g
         grad_alpha = sum of g * x over the negative elements, to alpha's shape
 
-    Where alpha needs no gradient, 1 bit an element is kept for backward: less than ReLU itself keeps. Else x is.
+    Where alpha needs no gradient, 1 bit per element is kept for backward: less than ReLU itself keeps. Else x is.
 
     Args and errors are those of :func:`learnable_leaky_relu`. So is the precision of the gradients.
 
