@@ -50,7 +50,7 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
               broadcasting takes precedence over the per-channel rule.
         channel_dim: the dimension of x that slopes go with; negative counts from the end. Without effect otherwise.
         save: what is kept for backward where alpha needs a gradient: ``"input"``, or ``"output"``, which the next layer
-            usually keeps anyway. x is then rebuilt as y / alpha, as exactly as y holds it, with 1 bit per element beside
+            usually keeps anyway. x is then rebuilt as y / alpha, as exactly as y holds it, and 1 bit per element beside
             it unless all slopes are positive (on CUDA always, since looking at them would wait for the device). Where
             alpha needs no gradient, 1 bit per element is kept and nothing else.
 
@@ -65,7 +65,8 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
         ValueError: alpha's shape fits no rule; `save` is neither; save="output" and a learned slope on the CPU is 0,
             from which x cannot be rebuilt (on CUDA the gradient of alpha is NaN then).
         IndexError: channel_dim is out of range.
-        RuntimeError: x and alpha are on different devices. (A one-element CPU alpha that does not require grad works with any x.)
+        RuntimeError: x and alpha are on different devices. (A one-element CPU alpha that does not require grad works
+            with any x.)
 
     Example::
 
