@@ -146,11 +146,6 @@ std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formul
 Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, int64_t number, bool want_mask,
                  bool in_place) {
   Formula formula = formula_of(number);
-  if (x.is_nested()) {
-    check_nested(x);
-    TORCH_CHECK(!want_mask && !in_place, "leaky_ext: nested tensors are served out of place and without a mask");
-    return {formulas::differentiable(x, slope, formula), Tensor()};
-  }
   const bool observed = is_observed(x);
   const std::optional<Saved> kind = choose_saved(x, slope, formula, in_place, observed);
   const bool needs_graph = kind.has_value();

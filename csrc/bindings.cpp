@@ -23,7 +23,7 @@ PyTypeObject* parameter_type = nullptr;
 // A tensor that nothing but the dispatcher needs to see: of no subclass, in no transform.
 bool is_plain(PyObject* object) {
   constexpr c10::DispatchKeySet wrappers{c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper,
-                                         c10::DispatchKey::Functionalize};
+                                         c10::DispatchKey::Functionalize, c10::DispatchKey::NestedTensor};
   const PyTypeObject* type = Py_TYPE(object);
   if (type != reinterpret_cast<PyTypeObject*>(THPVariableClass) && type != parameter_type) return false;
   return !THPVariable_Unpack(object).key_set().has_any(wrappers);

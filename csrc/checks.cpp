@@ -55,11 +55,6 @@ void check_slope(const Tensor& x, const Tensor& alpha) {
   if (!scalar) check_device(x, alpha, "alpha");
 }
 
-void check_nested(const Tensor& x) {
-  TORCH_CHECK_NOT_IMPLEMENTED(!x.is_nested() || x.layout() == at::kJagged,
-                              "leaky_ext: of nested tensors, those with layout=torch.jagged are served");
-}
-
 int64_t mask_bytes(int64_t numel) { return (numel + 7) / 8; }
 
 Formula formula_of(int64_t number) {
@@ -101,7 +96,6 @@ void check_saved(const Tensor& grad, const OptionalTensor& saved, const Optional
 }
 
 void check_arguments(const Tensor& x, const SlopeArg& slope) {
-  check_nested(x);
   dtype_of(x, "x");
   if (!slope.alpha) return;
   check_slope(x, *slope.alpha);

@@ -16,9 +16,6 @@ Dims slope_sizes(at::IntArrayRef x, const at::Tensor& alpha, int64_t channel_dim
 void check_device(const at::Tensor& x, const at::Tensor& other, const char* name);
 void check_slope(const at::Tensor& x, const at::Tensor& alpha);
 
-// NotImplementedError for a nested tensor that is not jagged.
-void check_nested(const at::Tensor& x);
-
 // The bytes of a mask of `numel` bits.
 int64_t mask_bytes(int64_t numel);
 

@@ -54,14 +54,6 @@ Pair backward(const Tensor& grad, const Tensor& x, const SlopeArg& slope, Need n
   return result;
 }
 
-Tensor differentiable(const Tensor& x, const SlopeArg& slope, Formula formula) {
-  const Tensor y = forward(x, slope, Formula::LeakyReLU);
-  if (formula != Formula::ReLU) return y;
-  const Tensor finite = at::where(at::isfinite(x), x, 0);
-  const Tensor surrogate = forward(finite, slope, Formula::LeakyReLU);
-  return at::relu(x.detach()) + (surrogate - surrogate.detach());
-}
-
 Tensor slope_term(const Tensor& x, const SlopeArg& slope, const Tensor& factor, const Tensor& v) {
   const at::ScalarType dtype = opmath(x.scalar_type());
   const OptionalTensor tangent = v;

@@ -17,9 +17,6 @@ at::Tensor broadcast_slope(const at::Tensor& x, const SlopeArg& slope, at::Scala
 at::Tensor forward(const at::Tensor& x, const SlopeArg& slope, Formula formula);
 Pair backward(const at::Tensor& grad, const at::Tensor& x, const SlopeArg& slope, Need need);
 
-// y in one differentiable expression, for tensors that no operator of ours sees below autograd (nested ones).
-at::Tensor differentiable(const at::Tensor& x, const SlopeArg& slope, Formula formula);
-
 // factor * v where x is negative, else 0, where v is a gradient or tangent of the slope.
 at::Tensor slope_term(const at::Tensor& x, const SlopeArg& slope, const at::Tensor& factor, const at::Tensor& v);
 

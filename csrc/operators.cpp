@@ -82,14 +82,17 @@ void implement_by_formulas(torch::Library& m) {
             const Scalar& value, int64_t dim, int64_t kind, at::OptionalSymIntArrayRef stride, Need need) -> Pair {
            const SlopeArg slope{alpha, value, dim};
            check_kind(saved, mask, saved_of(kind));
-           for (const OptionalTensor& tensor : {OptionalTensor(grad), saved, mask, alpha}) {
-             if (tensor) check_nested(*tensor);
-           }
            const Tensor x = formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride);
            auto [grad_x, grad_alpha] =
                formulas::backward(grad.to(x.scalar_type()), x, slope, {need[0], need[1] && alpha});
            return {grad_x.defined() ? grad_x.to(grad.scalar_type()) : grad_x, grad_alpha};
          });
+}
+
+void refuse_nested(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, op.schema().operator_name(),
+                              ": operators take no nested tensors; leaky_ext's Python functions take those with "
+                              "layout=torch.jagged");
 }
 
 #if !defined(LEAKY_WITH_CUDA)
@@ -131,6 +134,16 @@ TORCH_LIBRARY_IMPL(leaky_ext, Negative, m) { leaky_ext::implement_in_place_by_co
 TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) {
   leaky_ext::for_each_operator([&](auto op, auto kernel) { m.impl(op.name().c_str(), kernel); });
 }
+
+#define LEAKY_REFUSE_NESTED(key)                                                                     \
+  TORCH_LIBRARY_IMPL(leaky_ext, key, m) {                                                            \
+    leaky_ext::for_each_operator([&](auto op, auto) {                                                \
+      m.impl(op.name().c_str(), torch::CppFunction::makeFromBoxedFunction<&leaky_ext::refuse_nested>()); \
+    });                                                                                              \
+  }
+LEAKY_REFUSE_NESTED(AutogradNestedTensor)
+LEAKY_REFUSE_NESTED(NestedTensorCPU)
+LEAKY_REFUSE_NESTED(NestedTensorCUDA)
 
 // In-place operators count the version of what they write to, as ATen's do.
 TORCH_LIBRARY_IMPL(leaky_ext, ADInplaceOrView, m) {

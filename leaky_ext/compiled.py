@@ -25,7 +25,7 @@ backend_name = torch.compiler.assume_constant_result(torch_private.backend_name)
 def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
     """A call of the public `function` while compiling or exporting."""
     backend = "export" if torch_private.is_exporting() else backend_name()
-    if backend not in TAKE_OPERATORS:
+    if backend not in TAKE_OPERATORS or x.is_nested:
         return getattr(reference, function.__name__)(x, alpha, **options)
     if backend == "inductor" and _tangent_from_outside(x, alpha):
         return _eager(function, x, alpha, options)

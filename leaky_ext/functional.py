@@ -187,6 +187,10 @@ def _dispatch(function: Callable, x: Tensor, alpha: Tensor | float, formula: int
         return handle_torch_function(function, (x, alpha), x, alpha, **options)
     if not isinstance(x, Tensor):
         raise TypeError(f"leaky_ext: x must be a Tensor, got {type(x).__name__}")
+    if x.is_nested:
+        if x.layout is not torch.jagged:
+            raise NotImplementedError("leaky_ext: of nested tensors, those with layout=torch.jagged are served")
+        return getattr(reference, function.__name__)(x, alpha, **options)
     if "torch.distributed.tensor" in sys.modules:
         from . import sharding  # noqa: F401  (tells DTensor how the operators are sharded)
     slope, value = reference.slope_and_value(alpha)

@@ -229,15 +229,18 @@ def test_jagged_nested_tensors(function: Function, kind: str) -> None:
     wanted = torch.autograd.grad((expected**3).sum(), [dense, *leaves])
     torch.testing.assert_close(actual[0].values(), wanted[0])
     torch.testing.assert_close(actual[1:], wanted[1:])
+    for run in (torch.inference_mode()(function), torch.compile(function, backend="aot_eager")):
+        torch.testing.assert_close(run(x, alpha, channel_dim=-1).values(), expected)
 
 
 def test_strided_nested_tensors_are_refused() -> None:
     x = torch.nested.nested_tensor([torch.randn(2, 3), torch.randn(4, 3)])
     for alpha in (0.3, torch.rand(3)):
-        with pytest.raises(NotImplementedError, match=r"torch\.jagged"):
-            learnable_leaky_relu(x, alpha)
-    with torch.inference_mode(), pytest.raises(NotImplementedError, match=r"torch\.jagged"):
-        learnable_leaky_relu(x, 0.3)
+        for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+            with mode(), pytest.raises(NotImplementedError, match=r"torch\.jagged"):
+                learnable_leaky_relu(x, alpha)
+            with mode(), pytest.raises(NotImplementedError, match="take no nested tensors"):
+                torch.ops.leaky_ext.forward(x, None, 0.3, 1, 0)
 
 
 COMPOSITE = torch._C.DispatchKeySet(torch._C.DispatchKey.CompositeExplicitAutograd)
