@@ -46,9 +46,8 @@ def measure(calls: Mapping[str, Call], *, device: str, seconds: float, seed: int
     warm: dict[str, int] = {}
     cost = 0.0
     for name, call in calls.items():
+        seconds_of(call, 1, device)  # sets up, compiles: says nothing of the next
         once = seconds_of(call, 1, device)
-        if once < LONG:
-            once = seconds_of(call, 1, device)
         if once < MIN_SAMPLE:  # one call is no measure of a short one
             trial = max(1, math.ceil(MIN_SAMPLE / 4 / once))
             once = seconds_of(call, trial, device) / trial

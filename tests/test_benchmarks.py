@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,19 @@ def test_what_a_contender_raises_is_its_result() -> None:
     case = replace(CASE, contenders=("broken",))
     results = measure_case(case, seconds=0.001, contenders={"broken": Contender(function=broken)})
     assert results == {"broken": {"problem": "failed: RuntimeError: no kernel"}}
+
+
+def test_a_slow_first_call_is_no_measure_of_the_next() -> None:
+    count = 0
+
+    def compiled() -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            time.sleep(0.1)
+
+    measure({"compiled": compiled}, device="cpu", seconds=0.01)
+    assert count > 100  # samples of many calls, as for any short one
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
