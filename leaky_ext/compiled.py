@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import inductor, reference, torch_private  # noqa: F401  (inductor registers the decompositions)
+from .autograd import PassGradient
 
 ops = torch.ops.leaky_ext
 
@@ -24,7 +25,7 @@ backend_name = torch.compiler.assume_constant_result(torch_private.backend_name)
 
 def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
     """A call of the public `function` while compiling or exporting."""
-    backend = "export" if torch_private.is_exporting() else backend_name()
+    backend = _backend()
     if backend not in TAKE_OPERATORS or x.is_nested:
         return getattr(reference, function.__name__)(x, alpha, **options)
     if backend == "inductor" and _tangent_from_outside(x, alpha):
@@ -39,9 +40,18 @@ def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: in
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     """`straight_through` while compiling or exporting."""
-    if not torch_private.is_exporting() and _tangent_from_outside(x_forward, x_backward):
+    exporting = _backend() not in TAKE_OPERATORS
+    if not exporting and _tangent_from_outside(x_forward, x_backward):
         return _eager(reference.straight_through, x_forward, x_backward, {})
-    return reference.straight_through(x_forward, x_backward)
+    if exporting or torch_private.transforms_active() or torch_private.dual_level() >= 0:
+        return reference.straight_through(x_forward, x_backward)
+    # Nothing is written: Inductor's partitioner fails on what `reference` writes to, inside a checkpoint.
+    reference.check_straight_through(x_forward, x_backward)
+    return PassGradient.apply(x_forward, x_backward)
+
+
+def _backend() -> str:
+    return "export" if torch_private.is_exporting() else backend_name()
 
 
 def _tangent_from_outside(*tensors: Any) -> bool:

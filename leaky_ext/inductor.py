@@ -49,9 +49,10 @@ def backward(
         return (torch.where(_is_positive(saved, wide), wide, slope * wide).to(grad.dtype) if need_x else None), None
     assert alpha is not None and isinstance(slope, Tensor)
     positive = saved >= 0
+    # grad_x first: Inductor's CPU scheduler fuses a reduction into the loop of what stands before it, not after.
+    grad_x = torch.where(positive, wide, slope * wide).to(grad.dtype) if need_x else None
     products = torch.where(positive, 0, wide * saved)
-    grad_alpha = products.sum_to_size(slope.shape).reshape(alpha.shape).to(alpha.dtype)
-    return (torch.where(positive, wide, slope * wide).to(grad.dtype) if need_x else None), grad_alpha
+    return grad_x, products.sum_to_size(slope.shape).reshape(alpha.shape).to(alpha.dtype)
 
 
 def _is_positive(x: Tensor, grad: Tensor) -> Tensor:

@@ -99,12 +99,11 @@ class Forms(nn.Module):
             nn.Linear(4, 4),
             leaky_ext.StraightThroughReLU(0.1, inplace=True),
             leaky_ext.StraightThroughReLU(0.1, learnable=True),
+            leaky_ext.LearnableLeakyReLU(4, init=0.9, channel_dim=-1, alpha_bounds=(0.0, 0.5)),
         )
-        # Not in the checkpoint: Inductor's partitioner fails there on the write that straight_through consists of.
-        self.bounded = leaky_ext.LearnableLeakyReLU(4, init=0.9, channel_dim=-1, alpha_bounds=(0.0, 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bounded(torch.utils.checkpoint.checkpoint(self.layers, x, use_reentrant=False))
+        y = torch.utils.checkpoint.checkpoint(self.layers, x, use_reentrant=False)
         with torch.no_grad():
             constant = learnable_leaky_relu(x, -0.5)
         with torch.autocast("cpu", dtype=torch.bfloat16):
