@@ -36,6 +36,7 @@ def measure_case(
     torch.set_num_threads(case.threads)
     if case.compiled:
         torch._dynamo.reset()
+        torch.compiler.config.force_disable_caches = True  # they do not know which code of ours made an entry
         torch._dynamo.config.recompile_limit = 64  # contenders share code; never fall back to eager in silence
         torch._dynamo.config.fail_on_recompile_limit_hit = True
     subject = problem(case)
