@@ -20,13 +20,18 @@ ops = torch.ops.leaky_ext
 
 TAKE_OPERATORS = {"inductor", "eager", "aot_eager", "aot_eager_decomp_partition", "cudagraphs"}
 
-backend_name = torch.compiler.assume_constant_result(torch_private.backend_name)
+
+@torch.compiler.assume_constant_result  # known while tracing, and no guard at each call
+def traced_for() -> str:
+    """The backend if it takes operators, else "reference"."""
+    name = torch_private.backend_name()
+    return "reference" if torch_private.is_exporting() or name not in TAKE_OPERATORS else name
 
 
 def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
     """A call of the public `function` while compiling or exporting."""
-    backend = _backend()
-    if backend not in TAKE_OPERATORS or x.is_nested:
+    backend = traced_for()
+    if backend == "reference" or x.is_nested:
         return getattr(reference, function.__name__)(x, alpha, **options)
     if backend == "inductor" and _tangent_from_outside(x, alpha):
         return _eager(function, x, alpha, options)
@@ -40,18 +45,14 @@ def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: in
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     """`straight_through` while compiling or exporting."""
-    exporting = _backend() not in TAKE_OPERATORS
-    if not exporting and _tangent_from_outside(x_forward, x_backward):
+    plain = traced_for() == "reference"
+    if not plain and _tangent_from_outside(x_forward, x_backward):
         return _eager(reference.straight_through, x_forward, x_backward, {})
-    if exporting or torch_private.transforms_active() or torch_private.dual_level() >= 0:
+    if plain or torch_private.transforms_active() or torch_private.dual_level() >= 0:
         return reference.straight_through(x_forward, x_backward)
     # Nothing is written: Inductor's partitioner fails on what `reference` writes to, inside a checkpoint.
     reference.check_straight_through(x_forward, x_backward)
     return PassGradient.apply(x_forward, x_backward)
-
-
-def _backend() -> str:
-    return "export" if torch_private.is_exporting() else backend_name()
 
 
 def _tangent_from_outside(*tensors: Any) -> bool:
