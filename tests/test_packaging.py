@@ -95,6 +95,7 @@ known=${0%/*}/$key.o
 [ -f "$known" ] || { c++ "$@" && cp "$object" "$known.$$" && mv "$known.$$" "$known"; } || exit
 cp "$known" "$object"
 """
+USED_BY_COMPILE_ONCE = ("find", "sort", "xargs", "cat", "sha256sum", "cut", "cp", "mv")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_sdist_holds_all_sources_and_builds_without_ninja(tmp_path, source, comp
     environment = Environment(tmp_path / "venv", "torch", "setuptools", pip="pip==26.0")
     tools = tmp_path / "tools"  # what a build needs, and no ninja
     tools.mkdir()
-    for tool in "c++ g++ gcc cc as ld which sh ar find sort xargs cat sha256sum cut cp mv".split():
+    for tool in ("c++", "g++", "gcc", "cc", "as", "ld", "which", "sh", "ar", *USED_BY_COMPILE_ONCE):
         if found := shutil.which(tool):
             (tools / tool).symlink_to(found)
     options = ["install", "-v", "--no-build-isolation", "--no-index", "--no-deps"]
