@@ -1,5 +1,5 @@
 """The public functions. A call takes one of two ways: a compiler or exporter gets `compiled.activation`; any other call
-is the operator (csrc/operators.h), by way of `_C.activation` if the arguments are plain.
+is the operator (csrc/operators.h), called through `_C.activation` if the arguments are plain.
 """
 
 from __future__ import annotations

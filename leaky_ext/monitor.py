@@ -36,7 +36,7 @@ class AlphaMonitor:
     them; :meth:`rows` and what builds on it do.
 
     Args:
-        model: the activations that it has now are watched.
+        model: watch the activations that it has now.
         bounds: ``(low, high)``: warn when a slope leaves them. A slope that is not finite always gives a warning. On
             CUDA the warning comes a step or so later, once the numbers have arrived.
         every: record only each `every`-th step.
