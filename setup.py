@@ -93,7 +93,6 @@ def extension():
     ext = (CUDAExtension if with_cuda else CppExtension)(
         "leaky_ext._C",
         [name for name in sources if with_cuda or not name.endswith(".cu")],
-        depends=[str(path) for path in Path("csrc").rglob("*.*h")],
         include_dirs=[str(Path("csrc").resolve())],
         define_macros=macros + [("LEAKY_WITH_CUDA", None)] * with_cuda,
         extra_compile_args={"cxx": ["-O3", "-g0", "-fopenmp", "-fvisibility=hidden"], "nvcc": ["-O3"]},

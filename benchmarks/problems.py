@@ -35,9 +35,9 @@ def compile_static(function: Any) -> Any:
 
 
 class OperatorProblem:
-    def __init__(self, case: Case, seed: int = 0) -> None:
+    def __init__(self, case: Case) -> None:
         self.case = case
-        generator = torch.Generator(case.device).manual_seed(seed)
+        generator = torch.Generator(case.device).manual_seed(0)
         bytes_each = 2 * case.numel * getattr(torch, case.dtype).itemsize
         self.buffers = [
             (self.tensor(generator).requires_grad_(), self.tensor(generator))
@@ -132,9 +132,9 @@ class OperatorProblem:
 
 
 class NetworkProblem:
-    def __init__(self, case: Case, seed: int = 0) -> None:
+    def __init__(self, case: Case) -> None:
         self.case = case
-        self.model, self.x = build(case.subject, case.device, seed)
+        self.model, self.x = build(case.subject, case.device)
         self.activations = {name for name, module in self.model.named_modules() if isinstance(module, nn.PReLU)}
         self.references: dict[tuple[Any, Any], dict[str, Tensor]] = {}
 
@@ -212,8 +212,8 @@ def loss_of(ys: list[Tensor]) -> Tensor:
     return torch.stack([y.square().mean() for y in ys]).sum()
 
 
-def problem(case: Case, seed: int = 0) -> OperatorProblem | NetworkProblem:
-    return OperatorProblem(case, seed) if case.subject == "operator" else NetworkProblem(case, seed)
+def problem(case: Case) -> OperatorProblem | NetworkProblem:
+    return OperatorProblem(case) if case.subject == "operator" else NetworkProblem(case)
 
 
 def buffer_count(device: str, bytes_each: int) -> int:

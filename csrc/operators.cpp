@@ -1,4 +1,4 @@
-// What the dispatcher is told: the schemas, and the operators' implementation for each dispatch key.
+// Registration: the schemas, and the operators' implementation for each dispatch key.
 #include "operators.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -47,7 +47,7 @@ void implement_by_kernels(torch::Library& m) {
             Need need) { return tensors::backward(grad, saved, mask, {alpha, value, dim}, kind, stride, need); });
 }
 
-// The in-place forms by way of the others: for every other device, under functionalization, and for a view with the
+// The in-place forms, through the others: for every other device, under functionalization, and for a view with the
 // negative bit.
 void implement_in_place_by_copy(torch::Library& m) {
   m.impl("forward_",

@@ -2,7 +2,7 @@
 // here.
 //
 //   alpha, value   the slope: a tensor, or else a number
-//   channel_dim    the dimension of x that a 1-D alpha with several elements goes with
+//   channel_dim    the dimension of x that a 1-D alpha with several elements applies to
 //   formula        Formula of kernels.h: 0 leaky ReLU, 1 the same with +0.0 for -0.0 (save="output"), 2 ReLU
 //   kind           Saved of kernels.h, what `saved` and `mask` are: 0 x, 1 y, 2 y and the mask, 3 the mask alone
 //   stride         of y, where the mask alone was saved and y is not contiguous: the mask is in y's memory order

@@ -144,7 +144,7 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   check_saved(grad, saved, mask, stride, args.kind);
   need[1] = need[1] && slope.alpha;
   TORCH_CHECK_VALUE(!need[1] || args.kind != Saved::Mask,
-                    "leaky_ext: the gradient of alpha cannot be had from the mask");
+                    "leaky_ext: the gradient of alpha cannot be computed from the mask");
   // y where the mask alone was saved: as large as grad, with the strides given.
   const Tensor& like = saved ? *saved : grad;
   const auto contiguous = saved || stride ? std::vector<int64_t>() : at::detail::defaultStrides(grad.sizes());

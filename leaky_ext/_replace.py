@@ -1,4 +1,4 @@
-"""What `convert` and `revert` share: activations are found, chosen by rules, and put in each other's place."""
+"""Shared by `convert` and `revert`: finds activations, chooses among them by rules, and replaces them."""
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What this installation is."""
+"""`show_config`: a description of this installation, for bug reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import _C, _build
 def show_config() -> str:
     """Version, torch built against and running, devices with kernels, instruction set, threads, and store threshold.
 
-    To be put into a report: ``python -c "import leaky_ext; print(leaky_ext.show_config())"``.
+    For bug reports: ``python -c "import leaky_ext; print(leaky_ext.show_config())"``.
     """
     info = _C.build_info()
     lines = {
@@ -24,7 +24,7 @@ def show_config() -> str:
 
 
 def _stores(two_tensors: int, three_tensors: int) -> str:
-    """From which size on outputs are written around the cache."""
+    """From which size outputs are written around the cache."""
     if two_tensors >= 2**62:
         return "no stores around the cache"
     forward, backward = (f"{size / 2**20:.3g} MiB" for size in (two_tensors, three_tensors))

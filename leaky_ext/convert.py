@@ -39,7 +39,7 @@ def convert(
         rules: what to replace, and by what. A key is ``nn.PReLU``, ``nn.LeakyReLU`` or ``nn.ReLU`` (the type itself,
             not its subclasses), or a pattern such as ``"decoder.*"`` for the names of activations, as in
             :mod:`fnmatch`. A value is ``"learnable"`` for :class:`LearnableLeakyReLU`, ``"straight_through"`` for
-            :class:`StraightThroughReLU`, or None for "leave it". The first pattern that matches wins, then the type.
+            :class:`StraightThroughReLU`, or None: no change. The first pattern that matches wins, then the type.
             Default: ``{nn.PReLU: "learnable"}``.
         alpha: the slope that an :class:`torch.nn.ReLU` gets; the others keep their own. As a learnable slope 0.01
             changes the outputs, 0.0 does not.
@@ -50,13 +50,13 @@ def convert(
             :func:`torch.fx.symbolic_trace` returns. Each call gets a module of its own, named after where it stood,
             ``"block.relu"``, ``"block.relu_1"``. A call stays a function where its slope is not a constant, or not a
             parameter of the graph; so do calls inside of the graph's leaves, such as PyTorch's own modules.
-        dry_run: change nothing, only say what would be.
+        dry_run: change nothing, only return what would be changed.
 
-    An :class:`torch.nn.PReLU` hands its parameter on, the same object, so an optimizer that exists goes on with it. New
-    slopes take dtype and device from the parameters around them, and should be made before the optimizer, DDP and FSDP
-    are. Hooks, training mode and sharing are kept, and the `state_dict` of the old model still loads, also with
-    ``strict=True``. ``inplace=True`` is kept, but not where a learned slope starts or is bounded at 0, from which the
-    input cannot be rebuilt.
+    The parameter of an :class:`torch.nn.PReLU` is kept, the same object, so an existing optimizer keeps working. New
+    slopes take dtype and device from the nearest parameters; convert before the optimizer, DDP and FSDP are created.
+    Hooks, training mode and sharing are kept, and the `state_dict` of the old model still loads, also with
+    ``strict=True``. ``inplace=True`` is kept, except where a learned slope starts at 0 or has a bound of 0: the input
+    could not be rebuilt.
 
     Raises:
         ValueError: `model` is itself an activation that a rule asks to replace, a pattern matches no activation, or a

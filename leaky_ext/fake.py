@@ -63,7 +63,7 @@ def backward(
     grad_alpha = None
     if need_alpha and alpha is not None:
         if saved is None:
-            raise ValueError("leaky_ext: the gradient of alpha cannot be had from the mask")
+            raise ValueError("leaky_ext: the gradient of alpha cannot be computed from the mask")
         grad_alpha = torch.empty_like(alpha, memory_format=torch.contiguous_format)
     return torch.empty_like(like) if need_x else None, grad_alpha
 

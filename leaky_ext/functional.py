@@ -1,5 +1,5 @@
 """The public functions. A call takes one of two ways: a compiler or exporter gets `compiled.activation`; any other call
-is the operator (csrc/operators.h), by way of `_C.activation` if the arguments are plain.
+is the operator (csrc/operators.h), called through `_C.activation` if the arguments are plain.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
               broadcasting takes precedence over the per-channel rule.
         channel_dim: the dimension of x that slopes go with; negative counts from the end. Without effect otherwise.
         save: what is kept for backward where alpha needs a gradient: ``"input"``, or ``"output"``, which the next layer
-            usually keeps anyway. x is then rebuilt as y / alpha, as exactly as y holds it, and 1 bit per element beside
-            it unless all slopes are positive (on CUDA always, since looking at them would wait for the device). Where
-            alpha needs no gradient, 1 bit per element is kept and nothing else.
+            usually keeps anyway. x is then rebuilt as y / alpha, to the precision of y. Unless all slopes are positive,
+            1 bit per element is kept too (on CUDA always: reading the slopes would wait for the device). Where alpha
+            does not require grad, 1 bit per element is kept and nothing else.
 
     Returns:
         Tensor of x's shape and dtype, and x's strides where x is dense. Each element is computed in float32 (float64
@@ -62,8 +62,8 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
 
     Raises:
         TypeError: x or alpha has another dtype, or is no tensor (alpha: nor a number).
-        ValueError: alpha's shape fits no rule; `save` is neither; save="output" and a learned slope on the CPU is 0,
-            from which x cannot be rebuilt (on CUDA the gradient of alpha is NaN then).
+        ValueError: alpha's shape fits no rule; `save` is another word; with save="output", a learned slope on the CPU
+            is 0, from which x cannot be rebuilt (on CUDA the gradient of alpha is NaN then).
         IndexError: channel_dim is out of range.
         RuntimeError: x and alpha are on different devices. (A one-element CPU alpha that does not require grad works
             with any x.)
@@ -93,8 +93,8 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
     """:func:`learnable_leaky_relu` in place: x is overwritten and returned, and save="output" is what is kept.
 
     Raises:
-        RuntimeError: also where x is a leaf that needs a gradient, a view of one, or has elements that share memory;
-            nothing is written then.
+        RuntimeError: in addition, x is a leaf that requires grad, a view of one, or has elements that share memory.
+            Nothing is written then.
     """
     if not is_compiling():
         y = _C.activation(x, alpha, channel_dim, LEAKY_RELU, True)
@@ -112,9 +112,10 @@ def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_di
         grad_x     = g where x >= 0, else alpha * g
         grad_alpha = sum of g * x over the negative elements, to alpha's shape
 
-    Where alpha needs no gradient, 1 bit per element is kept for backward: less than ReLU itself keeps. Else x is.
+    Where alpha does not require grad, 1 bit per element is kept for backward: less than ReLU itself keeps. Otherwise x
+    is kept.
 
-    Args and errors are those of :func:`learnable_leaky_relu`. So is the precision of the gradients.
+    Args, errors and the precision of the gradients are those of :func:`learnable_leaky_relu`.
 
     Example::
 
@@ -135,8 +136,8 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
     """:func:`straight_through_relu` in place: x is overwritten and returned.
 
     Raises:
-        RuntimeError: also where alpha needs a gradient, which is computed from x; and where x is a leaf that needs a
-            gradient, a view of one, or has elements that share memory. Nothing is written then.
+        RuntimeError: in addition, alpha requires grad, since its gradient is computed from x; or x is a leaf that
+            requires grad, a view of one, or has elements that share memory. Nothing is written then.
     """
     if not is_compiling():
         y = _C.activation(x, alpha, channel_dim, RELU, True)
@@ -189,7 +190,7 @@ def _dispatch(function: Callable, x: Tensor, alpha: Tensor | float, formula: int
         raise TypeError(f"leaky_ext: x must be a Tensor, got {type(x).__name__}")
     if x.is_nested:
         if x.layout is not torch.jagged:
-            raise NotImplementedError("leaky_ext: of nested tensors, those with layout=torch.jagged are served")
+            raise NotImplementedError(f"leaky_ext: a nested x must have layout=torch.jagged, got {x.layout}")
         return getattr(reference, function.__name__)(x, alpha, **options)
     if "torch.distributed.tensor" in sys.modules:
         from . import sharding  # noqa: F401  (tells DTensor how the operators are sharded)

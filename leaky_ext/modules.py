@@ -17,7 +17,7 @@ _PRELU = nn.PReLU(device="meta")
 
 
 class _Slope(nn.Module):
-    """What both modules share: a slope `alpha`, a float or a 1-D parameter, and the bounds that it is kept in."""
+    """The base of both modules: a slope `alpha`, a float or a 1-D parameter, and its bounds."""
 
     alpha: nn.Parameter | float
     alpha_bounds: Bounds | None
@@ -41,8 +41,8 @@ class _Slope(nn.Module):
     def project_(self) -> None:
         """Write `alpha`, clamped to `alpha_bounds`, back into the parameter. Never waits for the device."""
         if self.alpha_bounds is not None and isinstance(self.alpha, Tensor):
-            # .data: the write is no part of a graph, and a graph that has saved alpha may still run backward, for what
-            # it saved was already inside the bounds.
+            # .data: autograd does not record the write, and graphs that have saved alpha can still run backward: the
+            # value that they saved was inside the bounds already.
             self.alpha.data.clamp_(*self.alpha_bounds)
 
     def slope(self) -> Tensor | float:
@@ -50,7 +50,7 @@ class _Slope(nn.Module):
         alpha = self.alpha
         if self.alpha_bounds is None or isinstance(alpha, float):
             return alpha
-        # Under torch.func.functional_call alpha is somebody else's tensor: it is used clamped, but not written to.
+        # Under torch.func.functional_call alpha belongs to the caller: forward clamps it, but does not write to it.
         if self.training and isinstance(alpha, nn.Parameter):
             self.project_()
         return F.straight_through(alpha.clamp(*self.alpha_bounds), alpha)
@@ -69,19 +69,19 @@ class LearnableLeakyReLU(_Slope):
 
     Args:
         num_parameters: number of slopes: 1 for all elements, or C, the size of the input's `channel_dim`.
-        init: the first value of every slope, or a callable in the manner of :mod:`torch.nn.init` that fills a tensor in
+        init: the first value of every slope, or a function like those of :mod:`torch.nn.init`, which fills a tensor in
             place, for example ``functools.partial(nn.init.uniform_, a=0.0, b=0.3)``.
         channel_dim: the dimension that slopes go with; negative counts from the end. Without effect for one slope.
-        save: what is kept for backward: ``"input"``, or ``"output"``, which the next layer often keeps anyway. The
-            latter rebuilds the input as ``output / alpha``, so no slope may be exactly 0.
-        inplace: overwrite the input. The output is then what is kept, with the same condition on the slopes, so neither
-            goes with a bound that is 0.
+        save: what is kept for backward: ``"input"``, or ``"output"``, which the next layer often keeps anyway. With
+            ``"output"`` the input is rebuilt as ``output / alpha``, so no slope may be exactly 0.
+        inplace: overwrite the input. The output is then kept for backward, and no slope may be exactly 0. Neither this
+            nor ``save="output"`` works with a bound that is 0.
         device, dtype: of `alpha`; independent of the input's dtype.
         alpha_bounds: ``(low, high)``, or None. Every forward uses `alpha` clamped to these bounds, and in training mode
-            first writes the clamped values back: projected gradient descent, where the projection waits for the next
-            forward. It is one element-wise operation on the device, so no host waits for it, any optimizer can be used
-            and ``torch.compile`` traces it; `alpha` stays an ordinary parameter under its own name. Where the module's
-            parameter is a temporary copy (FSDP2's `fully_shard`), have the optimizer project the stored one:
+            first writes the clamped values back: projected gradient descent, with the projection at the start of the
+            next forward. It is one element-wise operation on the device: the host does not wait, any optimizer works,
+            and ``torch.compile`` traces it. `alpha` stays an ordinary parameter under its own name. Where the module's
+            parameter is a temporary copy (FSDP2's `fully_shard`), let the optimizer project the stored one:
             ``optimizer.register_step_post_hook(lambda *_: module.project_())``.
 
     Attributes:
@@ -155,7 +155,7 @@ class StraightThroughReLU(_Slope):
         learnable: make `alpha` a parameter. Its gradient is leaky ReLU's, the surrogate's: ``sum(grad * x)`` over the
             negative elements.
         num_parameters, channel_dim: as in :class:`LearnableLeakyReLU`; more than one slope only if `learnable`.
-        inplace: overwrite the input. Not with a learned `alpha`, whose gradient needs it.
+        inplace: overwrite the input. Does not work with a learned `alpha`, whose gradient needs the input.
         device, dtype: of a learned `alpha`.
         alpha_bounds: ``(low, high)`` of a learned `alpha`, kept as in :class:`LearnableLeakyReLU`.
 
@@ -181,7 +181,7 @@ class StraightThroughReLU(_Slope):
     ) -> None:
         super().__init__(channel_dim, inplace, alpha_bounds)
         if learnable and inplace:
-            raise ValueError("inplace=True cannot be had with learnable=True: alpha's gradient needs the input")
+            raise ValueError("inplace=True does not work with learnable=True: the gradient of alpha needs the input")
         if not learnable and num_parameters != 1:
             raise ValueError(f"num_parameters must be 1 unless learnable=True, got {num_parameters}")
         if not learnable and alpha_bounds is not None:

@@ -19,10 +19,10 @@ _WATCHED = (LearnableLeakyReLU, StraightThroughReLU, nn.PReLU, nn.LeakyReLU, nn.
 
 
 class AlphaMonitor:
-    """Record, for every activation of a model, its slopes and what comes into it.
+    """Record the slopes and the inputs of every activation of a model, step by step.
 
-    Watched are :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and, to compare, :class:`torch.nn.PReLU`,
-    :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`. A row for each step and activation has
+    It watches :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and, for comparison, :class:`torch.nn.PReLU`,
+    :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`. There is a row for each step and activation, with
 
     - ``step``, counted from 1, and ``name``, the module's;
     - ``alpha_min``, ``alpha_mean``, ``alpha_max``: of the slopes, as the next forward uses them;
@@ -36,9 +36,9 @@ class AlphaMonitor:
     them; :meth:`rows` and what builds on it do.
 
     Args:
-        model: the activations that it has now are watched.
-        bounds: ``(low, high)``; a warning is given when a slope leaves them, as it is when one stops being finite. On
-            CUDA it comes a step or so later, once the numbers have arrived.
+        model: watch the activations that it has now.
+        bounds: ``(low, high)``: warn when a slope leaves them. A slope that is not finite always gives a warning. On
+            CUDA the warning comes a step or so later, once the numbers have arrived.
         every: record only each `every`-th step.
 
     Example::

@@ -2,7 +2,7 @@
 
 They are the oracle of the tests, a baseline of the benchmarks, and what `torch.compile`, `torch.export` and ONNX are
 given, which fuse them with their neighbours. Formulas, arguments and errors are those of `leaky_ext`; like the kernels
-they compute each element in float32 (float64 for float64) and round once. Any device that PyTorch has will do.
+they compute each element in float32 (float64 for float64) and round once. They run on every device of PyTorch.
 """
 
 from __future__ import annotations

@@ -28,10 +28,10 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
             - ``"prelu"``: :class:`torch.nn.PReLU`, for a LearnableLeakyReLU;
             - ``"leaky_relu"``: :class:`torch.nn.LeakyReLU` of the slope's value, for a LearnableLeakyReLU of one slope;
             - ``"relu"``: :class:`torch.nn.ReLU`, for a StraightThroughReLU;
-            - None: leave it.
+            - None: no change.
 
             Default: ``{LearnableLeakyReLU: "prelu", StraightThroughReLU: "relu"}``.
-        dry_run: change nothing, only say what would be.
+        dry_run: change nothing, only return what would be changed.
 
     A :class:`torch.nn.PReLU` gets the same parameter object, with its bounds applied, under the name `weight`. Hooks,
     training mode and sharing are kept. A `state_dict` that was saved before still loads, also with ``strict=True``.

@@ -29,6 +29,7 @@ from benchmarks.worker import measure_case
 ROOT = Path(__file__).resolve().parent.parent
 CASE = Case(suite="test", subject="operator", task=BOTH, contenders=("where",), numel=10_000, threads=1)
 OURS = ("residual network", "MLP", *BLOCKS)  # networks that need no other package
+LARGER = ("Real-ESRGAN compact, 128 px", "Real-ESRGAN compact, 256 px")  # the network of 64 px on other images
 
 
 class WrongGradX(torch.autograd.Function):
@@ -144,7 +145,7 @@ def test_right_networks_are_not_refused(subject: str, task: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("subject", [name for name in NETWORKS if name not in OURS])
+@pytest.mark.parametrize("subject", [name for name in NETWORKS if name not in (*OURS, *LARGER)])
 def test_architectures_of_packages_are_not_refused(subject: str) -> None:
     if not NETWORKS[subject].available:
         pytest.skip(f"{NETWORKS[subject].package} is not installed")
@@ -155,8 +156,8 @@ def test_architectures_of_packages_are_not_refused(subject: str) -> None:
 
 @pytest.mark.slow
 def test_compiled_contenders_are_not_refused() -> None:
-    for subject in ("operator", "conv block"):
-        case = replace(CASE, subject=subject, compiled=True, contenders=(*MAIN, "where"))
+    for subject, contenders in (("operator", (*MAIN, "where")), ("conv block", ("learnable", "PReLU", "where"))):
+        case = replace(CASE, subject=subject, compiled=True, contenders=contenders)
         results = measure_case(case, seconds=0.001)
         assert all("samples" in result and "kept" in result for result in results.values()), results
 

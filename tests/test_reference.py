@@ -34,27 +34,41 @@ def wrapped(name: str, path: str) -> Callable[..., Tensor]:
 
 
 @pytest.mark.parametrize("path", ["reference", "eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
-def test_special_values(name: str, dtype: torch.dtype, path: str) -> None:
-    """To the bit, also where torch.where(x >= 0, x, alpha * x) and the detach pattern give NaN."""
-    torch._dynamo.reset()
-    function = wrapped(name, path)
-    for alpha in (0.25, -2.0, 0.0):
-        x = torch.tensor(X, dtype=dtype, requires_grad=True)
-        slope = torch.tensor(alpha, requires_grad=True)
-        y = function(x, slope)
-        assert y.dtype == dtype
-        scaled = [NAN if alpha == 0 else -INF * alpha, -2 * alpha] if name == NAMES[0] else [0.0, 0.0]
-        assert str(y.tolist()) == str([*scaled, -0.0, 0.0, 3.0, INF, NAN])
-        y.backward(torch.tensor([1.0, 2.0, 3.0, 4.0, INF, 6.0, 7.0], dtype=dtype))
-        assert x.grad.tolist() == [alpha, 2 * alpha, 3.0, 4.0, INF, 6.0, 7 * alpha]
-        assert x.grad.dtype == dtype and slope.grad.dtype == torch.float32
+def test_special_values(name: str, path: str) -> None:
+    """To the bit, also where torch.where(x >= 0, x, alpha * x) and the detach pattern give NaN.
 
-        x = torch.tensor([-3.0, -2.0, 0.0, INF], dtype=dtype, requires_grad=True)
-        slope.grad = None
-        function(x, slope).backward(torch.tensor([1.0, 2.0, INF, 3.0], dtype=dtype))
-        assert slope.grad.item() == -7.0  # of the negative elements alone
+    Every dtype goes through one graph, so that compilers compile once.
+    """
+    torch._dynamo.reset()
+    function = getattr(reference if path == "reference" else leaky_ext, name)
+
+    def of_every_dtype(xs: list[Tensor], slopes: list[Tensor]) -> list[Tensor]:
+        return [function(x, slope) for x, slope in zip(xs, slopes, strict=True)]
+
+    compiled = path in ("aot_eager", "inductor")
+    run = torch.compile(of_every_dtype, fullgraph=True, backend=path) if compiled else of_every_dtype
+    grad = [1.0, 2.0, 3.0, 4.0, INF, 6.0, 7.0]
+    finite, finite_grad = [-3.0, -2.0, 0.0, INF], [1.0, 2.0, INF, 3.0]
+    for alpha in (0.25, -2.0, 0.0):
+        scaled = [NAN if alpha == 0 else -INF * alpha, -2 * alpha] if name == NAMES[0] else [0.0, 0.0]
+        ys, grad_xs, _ = values_and_gradients(run, X, alpha, grad)
+        for dtype, y, grad_x in zip(DTYPES, ys, grad_xs, strict=True):
+            assert y.dtype == grad_x.dtype == dtype
+            assert str(y.tolist()) == str([*scaled, -0.0, 0.0, 3.0, INF, NAN])
+            assert grad_x.tolist() == [alpha, 2 * alpha, 3.0, 4.0, INF, 6.0, 7 * alpha]
+        for grad_alpha in values_and_gradients(run, finite, alpha, finite_grad)[2]:
+            assert grad_alpha.dtype == torch.float32
+            assert grad_alpha.item() == -7.0  # of the negative elements alone
+
+
+def values_and_gradients(run: Callable, x: list[float], alpha: float, grad: list[float]) -> tuple[Any, Any, Any]:
+    """Of a function of lists, an entry for each dtype: y, grad_x, grad_alpha."""
+    xs = [torch.tensor(x, dtype=dtype, requires_grad=True) for dtype in DTYPES]
+    slopes = [torch.tensor(alpha, requires_grad=True) for _ in DTYPES]
+    ys = run(xs, slopes)
+    grads = torch.autograd.grad(ys, [*xs, *slopes], [torch.tensor(grad, dtype=dtype) for dtype in DTYPES])
+    return ys, grads[: len(xs)], grads[len(xs) :]
 
 
 @pytest.mark.parametrize("path", ["reference", "aot_eager"])

@@ -1,14 +1,12 @@
 """Networks that tests convert, revert and export: one of our own, and some that people use."""
 
-import contextlib
-import importlib
 import importlib.util
-import sys
-from unittest.mock import MagicMock
 
 import pytest
 import torch
 from torch import nn
+
+from benchmarks import networks
 
 
 class Net(nn.Module):
@@ -31,27 +29,10 @@ class Net(nn.Module):
         return self.head(self.relu(x.mean((2, 3))))
 
 
-TORCHVISION = ("", ".datasets", ".ops", ".ops.boxes", ".transforms", ".transforms.functional", ".utils")
-
-
-@contextlib.contextmanager
-def without_torchvision():
-    """Import packages that ask for torchvision, but whose networks do not use it, on machines that have none."""
-    names = [f"torchvision{name}" for name in TORCHVISION] if importlib.util.find_spec("torchvision") is None else []
-    names += [] if importlib.util.find_spec("requests") else ["requests", "requests.adapters"]
-    sys.modules.update({name: MagicMock() for name in names})
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
 def load(package, module, name):
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-    with without_torchvision():
-        return getattr(importlib.import_module(module), name)
+    return networks.load(module, name)
 
 
 def face_detector(stage, size):

@@ -112,7 +112,7 @@ class Backward {
     }
   }
 
-  // No d(alpha): any order will do.
+  // No d(alpha): any order is right.
   void flat(int64_t begin, int64_t end) const {
     if (slopes_.uniform()) {
       stretch(begin, end - begin, slopes_.of_channel(0));

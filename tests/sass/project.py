@@ -210,7 +210,7 @@ class Project:
         if done.returncode:
             known = "static assertion failed: kernels.h" in done.stderr
             hint = "fill the new fields in recorder.cpp (and in Call, here), and add cases for them"
-            hint = hint if known else "a missing function of CUDA's runtime is to be stood in for in recorder.cpp"
+            hint = hint if known else "give recorder.cpp a stand-in for the missing function of CUDA's runtime"
             fail(f"recorder.cpp does not fit the project; {hint}:\n{done.stderr}")
         self.library = ctypes.CDLL(str(library))
         for name in ("record_forward", "record_backward"):

@@ -65,7 +65,7 @@ constexpr DType kTypes[] = {DType::Float64, DType::Float32, DType::Float16, DTyp
 constexpr Formula kFormulas[] = {Formula::LeakyReLU, Formula::LeakyReLUSigned, Formula::ReLU};
 constexpr Saved kKinds[] = {Saved::Input, Saved::Output, Saved::OutputAndMask, Saved::Mask};
 
-constexpr int64_t kStream = 0x57;  // every launch is to be on this one
+constexpr int64_t kStream = 0x57;  // every launch must be on this one
 
 void* pointer(int64_t address) { return reinterpret_cast<void*>(address); }
 

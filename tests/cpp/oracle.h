@@ -1,4 +1,5 @@
-// What the kernels are to compute, said once more: element by element, sums in long double.
+// What the kernels must compute: element by element, sums in long double. The one statement of the formulas in tests of
+// C++.
 #pragma once
 
 #include "buffer.h"

@@ -53,7 +53,7 @@ struct Operand {
 };
 
 inline Operand any_operand(Random& random, DType dtype, const Shape& shape, bool strided, bool may_overlap) {
-  const int64_t offset = random.one_in(3) ? random.below(9) : 0;
+  const int64_t offset = random.one_in(3) ? random.below(41) : 0;
   Operand operand;
   if (!strided || shape.numel() == 0) {
     operand.buffer = Buffer(dtype, shape.numel(), offset);
