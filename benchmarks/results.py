@@ -64,7 +64,7 @@ class Results:
         columns = [*ROW, "problem", "times", "low", "high", "kept", "beyond", "peak"]
         frame = pd.DataFrame(self.rows, columns=columns)
         frame["time"] = [pd.Series(t).median() if isinstance(t, list) else float("nan") for t in frame["times"]]
-        frame["problem"] = frame["problem"].fillna("")
+        frame["problem"] = frame["problem"].astype(object).fillna("")
         return frame
 
 

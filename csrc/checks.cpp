@@ -18,8 +18,8 @@ DType dtype_of(const Tensor& tensor, const char* name) {
     case at::kBFloat16:
       return DType::BFloat16;
     default:
-      TORCH_CHECK_TYPE(false, "leaky_ext: ", name, " must be float64, float32, float16 or bfloat16, got ",
-                       tensor.scalar_type());
+      TORCH_CHECK_TYPE(false, "leaky_ext: ", name, " must be float64, float32, float16 or bfloat16, got torch.",
+                       c10::getDtypeNames(tensor.scalar_type()).first);
   }
 }
 

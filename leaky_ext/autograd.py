@@ -1,4 +1,4 @@
-"""The gradients as `torch.autograd.Function`s: the place to read how a gradient is defined and what it keeps.
+"""The gradients as subclasses of :class:`torch.autograd.Function`: how each is defined, and what it keeps.
 
 Each Function wraps the operators' raw kernels and saves one thing for backward. The public functions take nodes in C++
 (csrc/autograd.cpp), which do the same with 2 us less per call and follow `torch.func`, forward-mode AD and compilers;

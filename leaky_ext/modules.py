@@ -1,6 +1,6 @@
 """The activations as modules: LearnableLeakyReLU and StraightThroughReLU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,10 +25,10 @@ class _Slope(nn.Module):
     def __init__(self, channel_dim: int, inplace: bool, alpha_bounds: Bounds | None) -> None:
         super().__init__()
         if alpha_bounds is not None:
-            low, high = alpha_bounds
-            if not low <= high:
+            is_pair = isinstance(alpha_bounds, Sequence) and len(alpha_bounds) == 2
+            if not (is_pair and alpha_bounds[0] <= alpha_bounds[1]):
                 raise ValueError(f"alpha_bounds must be (low, high) with low <= high, got {alpha_bounds}")
-            alpha_bounds = (float(low), float(high))
+            alpha_bounds = (float(alpha_bounds[0]), float(alpha_bounds[1]))
         self.channel_dim = channel_dim
         self.inplace = inplace
         self.alpha_bounds = alpha_bounds
@@ -127,6 +127,8 @@ class LearnableLeakyReLU(_Slope):
         with torch.no_grad():
             if callable(self.init):
                 self.init(self.alpha)
+            elif isinstance(self.init, str):
+                raise TypeError(f"init must be a float or a function that fills a tensor, got {self.init!r}")
             else:
                 self.alpha.fill_(self.init)
 

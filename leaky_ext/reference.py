@@ -1,8 +1,9 @@
 """The same functions in plain PyTorch, differentiable to any order by autograd alone.
 
-They are the oracle of the tests, a baseline of the benchmarks, and what `torch.compile`, `torch.export` and ONNX are
-given, which fuse them with their neighbours. Formulas, arguments and errors are those of `leaky_ext`; like the kernels
-they compute each element in float32 (float64 for float64) and round once. They run on every device of PyTorch.
+They are the oracle of the tests and a baseline of the benchmarks. `torch.export`, ONNX and the backends of
+`torch.compile`, except Inductor, compile these functions in place of the operators. Formulas, arguments and errors are
+those of `leaky_ext`; like the kernels they compute each element in float32 (float64 for float64) and round once. They
+run on every device of PyTorch.
 """
 
 from __future__ import annotations

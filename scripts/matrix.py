@@ -4,8 +4,8 @@
 
 Each combination gets a virtual environment, a build of its own and a run of the tests that are not slow, but for those
 of the kernels alone, which see no torch. The table has the rows of earlier runs in the folder too, and their
-environments are used again. A torch that cannot be installed for a Python gets a row that says so. torch's CUDA wheels, which the
-registry gives on Linux, import and are tested on the CPU too, and are built without CUDA kernels.
+environments are used again. A torch that cannot be installed for a Python gets a row that says so. torch's CUDA wheels,
+which the registry gives on Linux, import and are tested on the CPU too, and are built without CUDA kernels.
 """
 
 import argparse

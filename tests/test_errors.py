@@ -21,7 +21,7 @@ FUNCTIONS = [
 ]
 X = (2, 3, 4)
 MISUSES: dict[str, tuple[Callable[[], tuple[Any, ...]], dict[str, Any], type[Exception], list[str]]] = {
-    "integers": (lambda: (torch.ones(X, dtype=torch.int64), 0.1), {}, TypeError, ["x must be", "Long|int64"]),
+    "integers": (lambda: (torch.ones(X, dtype=torch.int64), 0.1), {}, TypeError, ["x must be", "torch.int64"]),
     "complex": (lambda: (torch.ones(X, dtype=torch.complex64), 0.1), {}, TypeError, ["x must be", "omplex"]),
     "booleans": (lambda: (torch.ones(X, dtype=torch.bool), 0.1), {}, TypeError, ["x must be", "ool"]),
     "integer alpha": (lambda: (torch.ones(X), torch.ones(3, dtype=torch.int32)), {}, TypeError, ["alpha must be"]),

@@ -140,6 +140,7 @@ def test_repr_shows_what_differs_from_the_default():
         lambda: LearnableLeakyReLU(0),
         lambda: LearnableLeakyReLU(save="both"),
         lambda: LearnableLeakyReLU(alpha_bounds=(1, 0)),
+        lambda: LearnableLeakyReLU(alpha_bounds=0.5),
         lambda: LearnableLeakyReLU(alpha_bounds=(0, 1), save="output"),
         lambda: LearnableLeakyReLU(alpha_bounds=(-1, 0), inplace=True),
         lambda: LearnableLeakyReLU(alpha_bounds=(0, float("nan"))),
@@ -152,6 +153,11 @@ def test_repr_shows_what_differs_from_the_default():
 def test_misuse_is_a_value_error(make):
     with pytest.raises(ValueError):
         make()
+
+
+def test_a_word_as_first_slope_is_a_type_error():
+    with pytest.raises(TypeError, match="init must be a float or a function"):
+        LearnableLeakyReLU(init="0.1")
 
 
 def test_functional_call_uses_the_given_slopes():
