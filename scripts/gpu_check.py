@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Builds leaky_ext for this GPU, runs every GPU test, the benchmark, compute-sanitizer and ncu. `make gpu-check`.
+"""Builds leaky_ext for this GPU, tests it, measures it, and runs compute-sanitizer and ncu. `make gpu-check`.
 
-Needs a GPU, CUDA's toolkit, and a python3 with torch, pytest, hypothesis, ninja and pybind11; fetches nothing. Ends
-within --budget seconds: a step that runs over is killed with all it started, and what there is no time for is left out.
-Writes build/gpu-check.json after every step, and build/gpu-check.log; --out FOLDER gets copies of both and of the
-benchmark's results. Prints a table last; status 1 where anything failed or was left out.
+Needs a GPU, CUDA's toolkit, and a python3 with torch, pytest, hypothesis, ninja and pybind11, for the benchmark pandas,
+rich and py-cpuinfo as well; fetches nothing. Ends within --budget seconds: a step that runs over is killed with all it
+started, and what there is no time for is left out. Writes build/gpu-check.json after every step, with the kernels'
+shares of the bandwidth, build/gpu-check.log, and ncu's report; --out FOLDER gets copies of these and of the benchmark's
+results. Prints a table last; status 1 where anything failed or was left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -22,14 +24,18 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG = ROOT / "build/gpu-check.log"
 REPORT = ROOT / "build/gpu-check.json"
+BANDWIDTH = ROOT / "build/gpu-bandwidth.json"
+PROFILE = ROOT / "build/gpu-ncu.txt"
 BUDGET = 560
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 SANITIZER = ["--error-exitcode", "9", "--kernel-regex", "kns=leaky_ext", "--target-processes", "all"]
 NCU_SECTIONS = ["SpeedOfLight", "Occupancy", "WarpStateStats"]
+KERNELS = "regex:^(forward|backward)_(flat|rows|columns)_kernel$"
 
 
 @dataclass
@@ -39,6 +45,7 @@ class Step:
     limit: float
     environment: dict[str, str] = field(default_factory=dict)
     optional: bool = False  # a missing tool is no failure
+    writes: Path | None = None  # JSON, which the report takes up
 
 
 @dataclass
@@ -47,6 +54,7 @@ class Result:
     status: str  # "ok", or what went wrong
     counts: str
     seconds: float
+    measured: Any = None
 
 
 Runner = Callable[[Step, float], tuple[int | None, str]]
@@ -74,13 +82,23 @@ def run_in_group(step: Step, limit: float) -> tuple[int | None, str]:
         return status, log.read().decode(errors="replace")
 
 
+def read_json(path: Path | None) -> Any:
+    """What a step wrote, also one that failed later. None where there is nothing, or half a file."""
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def run_steps(steps: list[Step], runner: Runner, budget: float, report: Path, facts: dict[str, str]) -> list[Result]:
     """Runs all steps, whatever becomes of each, as far as the budget goes. The first is the build: without it, none."""
     start, results = time.monotonic(), []
     for number, step in enumerate(steps):
         began = time.monotonic()
         limit = min(step.limit, budget - (began - start))
-        counts = ""
+        counts, measured = "", None
         if number > 0 and results[0].status != "ok":
             status = "left out: the build failed"
         elif not step.command:
@@ -98,7 +116,8 @@ def run_steps(steps: list[Step], runner: Runner, budget: float, report: Path, fa
             counts = found[-1].strip(" =") if found else ""
             if code != 0:
                 print(text[-3000:])
-        results.append(Result(step.name, status, counts, round(time.monotonic() - began, 1)))
+            measured = read_json(step.writes)
+        results.append(Result(step.name, status, counts, round(time.monotonic() - began, 1), measured))
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps({**facts, "steps": [asdict(r) for r in results]}, indent=1) + "\n")
     return results
@@ -112,6 +131,10 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
 
 
+def has_packages(*names: str) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in names)
+
+
 def gpu_tests() -> list[str]:
     """Tests that run on the GPU have "cuda" in their names: a file's, or the parameter of the `device` fixture."""
     ignored = ["--ignore", "tests/test_cuda_host.py", "--ignore", "tests/test_packaging.py"]
@@ -122,21 +145,24 @@ def make_steps(results: Path, full: bool) -> list[Step]:
     """What is worth most comes first. setup.py finds the toolkit, and builds for the GPU that it sees."""
     here = {"PYTHONPATH": str(ROOT)}
     benchmark = [sys.executable, "-m", "benchmarks", "run", "--device", "cuda", *([] if full else ["--quick"])]
+    benchmark += ["--out", str(results)]
+    bandwidth = [sys.executable, "-m", "benchmarks.bandwidth", "--device", "cuda"]
     short = [*PYTEST, "tests/test_cuda.py", "-k", "short_set"]
     direct = here | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # so that each tensor has its own bounds
     sanitizer, ncu = find_tool("compute-sanitizer"), find_tool("ncu")
     sections = [word for section in NCU_SECTIONS for word in ("--section", section)]
-    kernels = ["--kernel-name", "regex:forward|backward", "--launch-count", "60"]
+    profile = ["--kernel-name-base", "function", "--kernel-name", KERNELS, "--log-file", str(PROFILE)]
     return [
         Step("build", [sys.executable, "setup.py", "build_ext", "--inplace"], 300, {"FORCE_CUDA": "1"}),
         Step("tests on the GPU", [*gpu_tests(), "-m", "not slow"], 200, here),
-        Step("benchmark", [*benchmark, "--out", str(results)], 240, here),
+        Step("bandwidth", [*bandwidth, "--out", str(BANDWIDTH)], 60, here, writes=BANDWIDTH),
+        Step("benchmark", benchmark if has_packages("pandas", "rich", "cpuinfo") else [], 240, here, optional=True),
         Step("more than 2^31 elements", [*PYTEST, "tests/test_cuda.py", "-m", "slow"], 120, here),
         *(
             Step(tool, [sanitizer, "--tool", tool, *SANITIZER, *short] if sanitizer else [], 120, direct)
             for tool in ("memcheck", "racecheck", "initcheck")
         ),
-        Step("ncu", [ncu, *sections, *kernels, *short] if ncu else [], 120, here, optional=True),
+        Step("ncu", [ncu, *sections, *profile, *bandwidth, "--once"] if ncu else [], 120, here, optional=True),
     ]
 
 
@@ -156,12 +182,14 @@ def main() -> int:
     facts = {"gpu": gpu, "capability": capability, "torch": torch.__version__, "python": sys.version.split()[0]}
     LOG.parent.mkdir(exist_ok=True)
     LOG.write_text(f"{facts}\n")
+    for path in (BANDWIDTH, PROFILE):  # of an earlier run
+        path.unlink(missing_ok=True)
     name = re.sub(r"\W+", "-", gpu.lower()).strip("-") + ("" if options.full else "-quick") + ".json"
     measured = ROOT / "benchmarks/results" / name
     steps = run_steps(make_steps(measured, options.full), run_in_group, options.budget, REPORT, facts)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        for path in (LOG, REPORT, measured):
+        for path in (LOG, REPORT, PROFILE, measured):
             if path.exists():
                 shutil.copy(path, options.out)
     print(f"\n{gpu}, compute capability {capability}, torch {torch.__version__}; details in {LOG.relative_to(ROOT)}")

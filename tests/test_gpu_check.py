@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,8 @@ from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts/gpu_check.py"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts/gpu_check.py"
 
 
 @pytest.fixture
@@ -33,7 +35,11 @@ def names(report: Path) -> dict[str, str]:
 def test_benchmark_comes_before_the_sanitizers(gpu_check: ModuleType, tmp_path: Path) -> None:
     order = [step.name for step in gpu_check.make_steps(tmp_path / "results.json", full=False)]
     assert order[0] == "build"
-    assert order.index("benchmark") < min(order.index(tool) for tool in ("memcheck", "racecheck", "initcheck"))
+    assert (
+        order.index("bandwidth")
+        < order.index("benchmark")
+        < min(order.index(tool) for tool in ("memcheck", "racecheck", "initcheck"))
+    )
 
 
 def test_a_failed_step_leaves_the_others_to_run(gpu_check: ModuleType, tmp_path: Path) -> None:
@@ -76,6 +82,44 @@ def test_budget_cuts_limits_and_leaves_out_the_rest(
         "cut": "killed after 260 s",
         "late": "left out: no time left",
     }
+
+
+@pytest.mark.parametrize(("text", "measured"), [('{"rows": [1]}', {"rows": [1]}), ('{"rows": [', None), (None, None)])
+def test_report_takes_up_what_a_step_measured(
+    gpu_check: ModuleType, tmp_path: Path, text: str | None, measured: object
+) -> None:
+    """Also from a step that is killed later; half a file, or none, is no error."""
+    out = tmp_path / "out.json"
+
+    def runner(step, limit):
+        if text is not None and step.writes:
+            step.writes.write_text(text)
+        return (None if step.writes else 0), ""
+
+    steps = [gpu_check.Step("build", ["x"], 10), gpu_check.Step("bandwidth", ["x"], 10, writes=out)]
+    gpu_check.run_steps(steps, runner, 100, tmp_path / "report.json", {})
+    report = json.loads((tmp_path / "report.json").read_text())["steps"]
+    assert [step["measured"] for step in report] == [None, measured]
+    assert report[1]["status"] == "killed after 10 s"
+
+
+def test_profile_is_of_the_kernels_there_are(gpu_check: ModuleType) -> None:
+    """All of them, but for the sum of partial sums: a renamed kernel would silently be left out."""
+    sources = "".join(path.read_text() for path in (ROOT / "csrc/cuda").glob("*.cu"))
+    kernels = set(re.findall(r"(\w+_kernel)\(const", sources))
+    pattern = re.compile(gpu_check.KERNELS.removeprefix("regex:"))
+    assert {name for name in kernels if not pattern.match(name)} == {"combine_kernel"}
+    assert len(kernels) == 6
+
+
+def test_benchmark_is_left_out_where_its_packages_are_missing(
+    gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the bandwidth, which needs torch alone."""
+    monkeypatch.setattr(gpu_check, "has_packages", lambda *names: False)
+    steps = {step.name: step for step in gpu_check.make_steps(tmp_path / "results.json", full=False)}
+    assert not steps["benchmark"].command and steps["benchmark"].optional
+    assert steps["bandwidth"].command
 
 
 def test_report_is_there_when_a_step_is_interrupted(gpu_check: ModuleType, tmp_path: Path) -> None:

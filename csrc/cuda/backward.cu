@@ -82,7 +82,7 @@ void grad_x_alone(BackwardArgs args, const Launch& launch) {
   ReductionPlan plan;
   plan.access = access;
   plan.columns = make_columns(shape.numel(), shape.channels * shape.inner, pack, pack, 0,
-                              int64_t(launch.multiprocessors) * kBlocksReduction * kWavesElementwise, shape.numel());
+                              int64_t(launch.multiprocessors) * kBlocksColumns, shape.numel());
   backward_columns(args, plan, launch);
 }
 

@@ -29,8 +29,16 @@ __device__ __forceinline__ void backward_tile(const BackwardFlat<Operand, Kind>&
   }
 }
 
+// Registers for four blocks on a multiprocessor; for three where packs are looked up by strides, for two where numbers
+// are wide, so that nothing is spilled.
+template <typename Operand>
+constexpr int kFlatResident = sizeof(typename Operand::Index) + sizeof(typename Operand::T) > 8 ? 2
+                              : kHasStaticKinds<Operand> || Operand::kWidth == 1                ? 4
+                                                                                                : 3;
+
 template <typename Operand, typename Kind>
-__global__ void __launch_bounds__(kThreads, 4) backward_flat_kernel(const BackwardFlat<Operand, Kind> p) {
+__global__ void __launch_bounds__(kThreads, kFlatResident<Operand>)
+    backward_flat_kernel(const BackwardFlat<Operand, Kind> p) {
   OneSlope<Wide<typename Operand::T>> slope(p.alpha, 0);
   typename Operand::Index tile = blockIdx.x;
   for (; tile < p.whole_tiles; tile += gridDim.x) backward_tile(p, tile, slope, std::true_type());

@@ -79,7 +79,7 @@ struct Column {
   int group;       // which of the block's periods
   Index number;    // of the column, in packs
   Index row;       // of blocks
-  bool active;     // threads that are left over have no column: they read another's packs, and write nothing
+  bool active;     // threads that are left over have no column: they write nothing, and may read another's packs
   uint64_t first;  // element of the first pack
 
   __device__ __forceinline__ Column(const Columns<Index>& columns, int pack) {

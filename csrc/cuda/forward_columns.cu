@@ -17,14 +17,17 @@ template <typename Operand, typename Kind, typename SlopeOf, typename Whole>
 __device__ __forceinline__ void forward_tile(const ForwardColumns<Operand, Kind>& p,
                                              const Column<typename Operand::Index>& column,
                                              typename Operand::Index tile, const SlopeOf& slope_of, Whole whole) {
-  const ColumnPacks<Operand> packs(whole, column, p.columns, tile, p.numel);
+  ColumnPacks<Operand> packs(whole, column, p.columns, tile, p.numel);
+  // y may be x: a thread without a column must not read what another writes.
+#pragma unroll
+  for (int u = 0; u < Packs<Operand>::kPacks; ++u) packs.count[u] = column.active ? packs.count[u] : 0;
   typename Operand::Raw x[Packs<Operand>::kPacks];
   load_all(p.x, packs, x);
   typename Operand::T* y[Packs<Operand>::kPacks];
   p.y.places(packs.i, y);
 #pragma unroll
   for (int u = 0; u < Packs<Operand>::kPacks; ++u) {
-    forward_pack(p, x[u], y[u], packs.i[u], column.active ? packs.count[u] : 0, slope_of);
+    forward_pack(p, x[u], y[u], packs.i[u], packs.count[u], slope_of);
   }
 }
 

@@ -31,10 +31,12 @@ constexpr int64_t kIndex32Limit = LEAKY_CUDA_INDEX32_LIMIT;
 constexpr int64_t kPartials = LEAKY_CUDA_PARTIALS;
 
 // The largest grids. Elementwise: waves of the blocks that are resident at once; more of them even out the end. A
-// reduction has a partial sum for each block, so it takes fewer: blocks for each multiprocessor, of which two or three
-// are resident at once.
+// reduction has a partial sum for each block, so it takes fewer: blocks for each multiprocessor, which are whole waves
+// where two, three, four or six of them are resident at once.
 constexpr int kWavesElementwise = 8;
-constexpr int kBlocksReduction = 6;
+constexpr int kBlocksReduction = 12;
+// The same for grad_x alone by columns, whose blocks read their slopes anew.
+constexpr int kBlocksColumns = 48;
 
 // Up to this many packs for each thread of one block, d(alpha) takes one launch of one block for each channel or
 // column. A larger reduction needs a second launch to add up partial sums, and is split as far as that pays.

@@ -61,6 +61,7 @@ class Resources:
     shared: int = 0
     parameter_base: int = 0  # in constant bank 0
     parameter_sizes: tuple = ()  # of each argument: (offset, bytes)
+    constants: bytes = b""  # the compiler's own, in constant bank 2
 
 
 def resources_of_log(log):
@@ -193,11 +194,12 @@ class Project:
             folder.mkdir()
             run([cuobjdump, "-xelf", "all", "-arch", f"sm_{arch}", target], cwd=folder)
             for cubin in folder.iterdir():
-                for name, info in sections(cubin.read_bytes()).items():
-                    kernel = name.removeprefix(".nv.info.")
-                    if kernel in kernels:
+                for name, data in sections(cubin.read_bytes()).items():
+                    if (kernel := name.removeprefix(".nv.info.")) in kernels:
                         found = resources[arch, kernel]
-                        found.parameter_base, found.parameter_sizes = parameters_of(info)
+                        found.parameter_base, found.parameter_sizes = parameters_of(data)
+                    elif (kernel := name.removeprefix(".nv.constant2.")) in kernels:
+                        resources[arch, kernel].constants = data
             for name, kernel in kernels.items():
                 self.kernels[arch, name] = kernel
                 self.resources[arch, name] = resources[arch, name]
@@ -256,7 +258,8 @@ class Project:
             parameters[offset : offset + size] = data
         setup = LaunchSetup(launch.grid, launch.block, bytes(parameters))
         shared = resources.shared + launch.shared_bytes
-        return emulator.Machine(kernel, setup, memory, shared, resources.parameter_base, blocks=blocks, trace=trace)
+        base, constants = resources.parameter_base, resources.constants
+        return emulator.Machine(kernel, setup, memory, shared, base, constants, blocks=blocks, trace=trace)
 
 
 @dataclass
