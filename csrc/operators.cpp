@@ -135,11 +135,11 @@ TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) {
   leaky_ext::for_each_operator([&](auto op, auto kernel) { m.impl(op.name().c_str(), kernel); });
 }
 
-#define LEAKY_REFUSE_NESTED(key)                                                                     \
-  TORCH_LIBRARY_IMPL(leaky_ext, key, m) {                                                            \
-    leaky_ext::for_each_operator([&](auto op, auto) {                                                \
+#define LEAKY_REFUSE_NESTED(key)                                                                         \
+  TORCH_LIBRARY_IMPL(leaky_ext, key, m) {                                                                \
+    leaky_ext::for_each_operator([&](auto op, auto) {                                                    \
       m.impl(op.name().c_str(), torch::CppFunction::makeFromBoxedFunction<&leaky_ext::refuse_nested>()); \
-    });                                                                                              \
+    });                                                                                                  \
   }
 LEAKY_REFUSE_NESTED(AutogradNestedTensor)
 LEAKY_REFUSE_NESTED(NestedTensorCPU)
