@@ -18,13 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import leaky_ext  # noqa: F401  (registers the operators)
+from leaky_ext.autograd import INPUT, MASK
 from leaky_ext.reference import LEAKY_RELU
 
 from .timing import Call, measure
 
 OPS = torch.ops.leaky_ext
-INPUT, MASK = 0, 3  # what backward was given
 NUMEL = 1 << 26
 DTYPES = (torch.float32, torch.bfloat16)
 CHANNELS, WIDTH = 64, 1024
