@@ -108,9 +108,11 @@ def compile_once(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_pip_install_builds_against_the_installed_torch(tmp_path, source):
-    environment = Environment(tmp_path / "venv", "torch", pip="pip==23.2.1")
-    said = environment.pip("install", "-v", "--no-deps", source, FORCE_CUDA="0")
+@pytest.mark.parametrize("pip", ["pip==23.2.1", "pip==26.0"])
+def test_pip_install_builds_against_the_installed_torch(tmp_path, source, pip, compile_once):
+    environment = Environment(tmp_path / "venv", "torch", pip=pip)
+    compiler = compile_once if pip == "pip==26.0" else {}
+    said = environment.pip("install", "-v", "--no-deps", source, FORCE_CUDA="0", **compiler)
     assert f"leaky_ext: building the CPU kernels against torch {torch.__version__}: FORCE_CUDA=0" in said
     package = environment.imported_from()
     assert package == environment.site / "leaky_ext"
