@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import inductor, reference, torch_private  # noqa: F401  (inductor registers the decompositions)
+from . import inductor, reference  # noqa: F401  (inductor registers the decompositions)
 from .autograd import PassGradient
+from .reference import check, check_straight_through, opmath
+from .torch_private import backend_name, dual_level, is_exporting, transforms_active
 
 ops = torch.ops.leaky_ext
 
@@ -24,8 +26,8 @@ TAKE_OPERATORS = {"inductor", "eager", "aot_eager", "aot_eager_decomp_partition"
 @torch.compiler.assume_constant_result  # known while tracing, and no guard at each call
 def traced_for() -> str:
     """The backend if it takes operators, else "reference"."""
-    name = torch_private.backend_name()
-    return "reference" if torch_private.is_exporting() or name not in TAKE_OPERATORS else name
+    name = backend_name()
+    return "reference" if is_exporting() or name not in TAKE_OPERATORS else name
 
 
 def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
@@ -35,9 +37,9 @@ def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: in
         return getattr(reference, function.__name__)(x, alpha, **options)
     if backend == "inductor" and _tangent_from_outside(x, alpha):
         return _eager(function, x, alpha, options)
-    reference.check(x, alpha, options["channel_dim"])  # here, so that the error is the one of an eager call
+    check(x, alpha, options["channel_dim"])  # here, so that the error is the one of an eager call
     if not isinstance(alpha, Tensor):  # a product keeps a number that changes dynamic; an operator's argument does not
-        alpha = torch.ones((), dtype=reference.opmath(x.dtype), device=x.device) * alpha
+        alpha = torch.ones((), dtype=opmath(x.dtype), device=x.device) * alpha
     if function.__name__.endswith("_"):  # of a copy, for backward needs x as it was; functionalization removes it
         return x.copy_(ops.forward(x.clone(), alpha, 0.0, options["channel_dim"], formula))
     return ops.forward(x, alpha, 0.0, options["channel_dim"], formula)
@@ -48,16 +50,16 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     plain = traced_for() == "reference"
     if not plain and _tangent_from_outside(x_forward, x_backward):
         return _eager(reference.straight_through, x_forward, x_backward, {})
-    if plain or torch_private.transforms_active() or torch_private.dual_level() >= 0:
+    if plain or transforms_active() or dual_level() >= 0:
         return reference.straight_through(x_forward, x_backward)
     # Nothing is written: Inductor's partitioner fails on what `reference` writes to, inside a checkpoint.
-    reference.check_straight_through(x_forward, x_backward)
+    check_straight_through(x_forward, x_backward)
     return PassGradient.apply(x_forward, x_backward)
 
 
 def _tangent_from_outside(*tensors: Any) -> bool:
     """Whether forward-mode AD is entered around what is compiled. The compiler sees tangents that it makes itself."""
-    if torch_private.dual_level() < 0 or torch_private.transforms_active():
+    if dual_level() < 0 or transforms_active():
         return False
     return not any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 

@@ -163,9 +163,9 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
         RuntimeError: they are on different devices.
     """
     if is_compiling():
-        from . import compiled
+        from .compiled import straight_through as compiled_straight_through
 
-        return compiled.straight_through(x_forward, x_backward)
+        return compiled_straight_through(x_forward, x_backward)
     if torch_private.is_tracing() or torch_private.transforms_active() or torch_private.dual_level() >= 0:
         return reference.straight_through(x_forward, x_backward)
     if has_torch_function((x_forward, x_backward)):
@@ -179,9 +179,9 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
 def _dispatch(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, **options: Any) -> Tensor:
     """A call of the public `function` that `_C.activation` did not take."""
     if is_compiling():
-        from . import compiled  # which imports Dynamo and Inductor
+        from .compiled import activation  # which imports Dynamo and Inductor
 
-        return compiled.activation(function, x, alpha, formula, options)
+        return activation(function, x, alpha, formula, options)
     if torch_private.is_tracing():
         return getattr(reference, function.__name__)(x, alpha, **options)
     if has_torch_function((x, alpha)):

@@ -22,6 +22,7 @@ FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 OTHER = [torch.int64, torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.float8_e4m3fn]
 NUMBERS = [0.01, -1.5, 0.0, -0.0, 1.0, math.nan, math.inf, -math.inf, 1e308, 5e-324, 3, True, None, "0.1", 1j]
 DIMS = [1, 0, -1, 2, 5, -7, 2**31, 2**63 - 1, -(2**63), 2**64, None, 0.5]
+ENUMS = [-1, 3, 4, 2**31, 2**63 - 1, True, None, "0"]
 BATCH = 50_000
 
 
@@ -106,14 +107,16 @@ def slope(rng, x):
 def mask(rng, x):
     size = (x.numel() + 7) // 8
     made = torch.randint(0, 256, (rng.choice([size, size, size, size + 1, max(size - 1, 0), 0]),), dtype=torch.uint8)
-    kind = rng.randrange(9)
+    kind = rng.randrange(15)
     if kind == 0:
         return made.repeat(2)[::2]
     if kind == 1:
         return made.to(rng.choice([torch.bool, torch.int8, torch.float32]))
     if kind == 2:
         return made[None]
-    return made.to("meta") if kind == 3 else made
+    if kind == 3:
+        return torch.nested.nested_tensor([made, made])
+    return made.to("meta") if kind == 4 else made
 
 
 def strides(rng, x):
@@ -150,25 +153,33 @@ class Problem:
 
 def arguments(rng, op, problem):
     """One value for each argument of the operator's schema."""
+    kind = rng.randrange(4)
+    fits = rng.random() < 0.8  # saved and mask are what this kind takes
     values = {}
     for argument in op._schema.arguments:
         name = argument.name
-        if name in ("x", "y"):
+        if name == "x":
             choice = problem.x
         elif name == "grad":
             choice = rng.choice(problem.grads)
-        elif name == "alpha":
-            choice = rng.choice(problem.alphas if "Tensor" in str(argument.type) else NUMBERS)
+        elif name == "saved":
+            choice = None if (kind == 3) == fits else rng.choice([problem.x] * 5 + problem.grads)
         elif name == "mask":
-            choice = rng.choice([*problem.masks, None])
-        elif name == "stride":
-            choice = rng.choice(problem.strides)
+            choice = rng.choice(problem.masks) if (kind >= 2) == fits else None
+        elif name == "alpha":
+            choice = rng.choice([*problem.alphas, None])
+        elif name == "value":
+            choice = rng.choice(NUMBERS) if rng.random() < 0.3 else 0.25
         elif name == "channel_dim":
             choice = rng.choice(DIMS) if rng.random() < 0.3 else rng.randrange(-2, 3)
+        elif name in ("formula", "kind"):
+            choice = rng.choice(ENUMS) if rng.random() < 0.1 else kind if name == "kind" else rng.randrange(3)
+        elif name == "stride":
+            choice = rng.choice([*problem.strides, None, None])
         elif name == "output_mask":
-            choice = [rng.random() < 0.6 for _ in range(rng.choice([2, 2, 2, 2, 1, 0, 3]))]
+            choice = [rng.random() < 0.6 for _ in range(rng.choice([2] * 20 + [1, 0, 3]))]
         else:
-            choice = rng.random() < 0.3
+            raise NotImplementedError(f"{op} has an argument that is not fuzzed: {name}")
         if rng.random() < 0.005:
             choice = rng.choice([None, 1.5, "x", [], problem.alphas[0], problem.x, 2**70])
         values[name] = choice
@@ -209,7 +220,7 @@ def run_batch(seed, calls, trace):
         try:
             with torch.set_grad_enabled(rng.random() < 0.3):
                 op(**values)
-            outcomes["results"] += 1
+            outcomes[f"results of {op}"] += 1
         except Exception as error:
             outcomes[type(error).__name__] += 1
     return outcomes

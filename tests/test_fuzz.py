@@ -8,4 +8,7 @@ import pytest
 def test_hostile_calls_do_not_crash(calls, seed):
     outcomes = fuzz_operators.fuzz(calls, seed=seed)
     assert outcomes.total() == calls
-    assert calls / 4 < outcomes["results"] < calls * 3 / 4  # both ways through the operators are taken
+    results = {name: count for name, count in outcomes.items() if name.startswith("results of ")}
+    assert len(results) == len(fuzz_operators.operators()) == 5
+    # Both ways through every operator are taken, each of which is called about calls / 5 times.
+    assert all(calls / 100 < count < calls / 6 for count in results.values()), results
