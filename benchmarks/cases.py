@@ -10,7 +10,6 @@ from .networks import BLOCKS, NETWORKS
 
 K, M = 1_000, 1 << 20
 SIZES = (100, 10 * K, M // 16, 100 * K, M // 4, M // 2, M, 2 * M, 4 * M, 16 * M)
-COPY = "copy_"  # y.copy_(x) into mapped memory: no contender, but what the memory can do
 
 FORWARD, BOTH, THEN_READ = "forward", "forward + backward", "forward, then F.relu"
 TRAINING, INFERENCE = "training step", "inference"
@@ -39,7 +38,6 @@ class Case:
     malloc: str = "default"
     device: str = "cpu"
     group: str = ""  # "by hand": formulas written by hand, apart, so as not to disturb the heap of the others
-    once: bool = False  # takes too long for more than one process
 
     @property
     def process(self) -> tuple[str, str, int, str]:
@@ -70,11 +68,10 @@ def operators(*, threads: int, quick: bool) -> Iterator[Case]:
     both = Case(suite="operators", subject="operator", task=BOTH, contenders=MAIN, threads=threads)
     for numel in (10 * K, M) if quick else SIZES:
         case = replace(both, numel=numel)
-        copy = (COPY,) if numel >= M else ()
-        yield replace(case, contenders=MAIN + copy)
+        yield case
         yield replace(case, dtype="bfloat16")
-        for task in (FORWARD, THEN_READ):
-            yield replace(case, task=task, contenders=MAIN + copy if task == FORWARD else MAIN)
+        yield replace(case, task=FORWARD)
+        yield replace(case, task=THEN_READ)
         if quick:
             continue
         if threads > 1:
@@ -120,9 +117,7 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
     for name, network in NETWORKS.items():
         if not network.available or (quick and name not in few):
             continue
-        case = Case(
-            suite="networks", subject=name, task=TRAINING, contenders=MAIN, threads=threads, once=network.slow
-        )  # fmt: skip
+        case = Case(suite="networks", subject=name, task=TRAINING, contenders=MAIN, threads=threads)
         yield case
         yield replace(case, task=INFERENCE)
         if not quick:
@@ -145,7 +140,7 @@ SUITES = {
 }
 # Of timing, for each case in each process; and fresh processes: the state of a heap decides what a size costs.
 SECONDS = {"calls": 3.0, "operators": 0.3, "networks": 1.5, "compiled": 0.5, "networks-compiled": 2.0}
-PROCESSES = {"calls": 5, "operators": 3, "networks": 2, "compiled": 2, "networks-compiled": 1}
+PROCESSES = {"calls": 5, "operators": 3, "networks": 3, "compiled": 3, "networks-compiled": 1}
 
 
 def select(suite: str, *, device: str = "cpu", threads: int = 2, quick: bool = False) -> list[Case]:

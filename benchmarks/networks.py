@@ -21,7 +21,6 @@ class Network:
     shape: tuple[int, ...]
     package: str = ""  # that has to be installed for it (requirements-models.txt)
     channels_last: bool = False
-    slow: bool = False  # a step takes more than a second
 
     @property
     def available(self) -> bool:
@@ -116,9 +115,7 @@ NETWORKS: dict[str, Network] = {
     "MONAI UNet 2-D": Network(build=lambda: medical_unet(2, (16, 32, 64, 128)), shape=(4, 1, 128, 128), package=MONAI),
     "MONAI UNet 3-D": Network(build=lambda: medical_unet(3, (16, 32, 64)), shape=(1, 1, 48, 48, 48), package=MONAI),
     **{
-        f"Real-ESRGAN compact, {size} px": Network(
-            build=super_resolution, shape=(1, 3, size, size), package=SPANDREL, slow=size > 128
-        )
+        f"Real-ESRGAN compact, {size} px": Network(build=super_resolution, shape=(1, 3, size, size), package=SPANDREL)
         for size in (64, 128, 256)
     },
     "residual network": Network(build=residual_network, shape=(16, 3, 32, 32)),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cases import BOTH, COPY, FORWARD, INFERENCE, Case
+from .cases import BOTH, FORWARD, INFERENCE, Case
 from .contenders import Contender, Layer
 from .memory import allocated
 from .networks import build, outputs, with_activation
@@ -58,10 +58,7 @@ class OperatorProblem:
         slopes = (torch.arange(count) % 64 + 16) / 64 if count > 1 else torch.tensor([0.25])
         return slopes.to(self.buffers[0][0].dtype).to(self.case.device)
 
-    def entry(self, name: str, contender: Contender | None) -> Entry:
-        if name == COPY:
-            return Entry(call=rotate([self.copy(x) for x, _ in self.buffers]), check=lambda: None, memory=dict)
-        assert contender is not None
+    def entry(self, contender: Contender) -> Entry:
         alpha: Any = self.slopes().requires_grad_() if contender.learns else contender.backward
         function = compile_static(contender.function) if self.case.compiled else contender.function
         calls = [self.call(contender, function, x, alpha, grad) for x, grad in self.buffers]
@@ -74,10 +71,6 @@ class OperatorProblem:
             check=lambda: self.check(contender, bound, alpha),
             memory=dict if contender.mkldnn else lambda: self.memory(bound, calls[0]),
         )
-
-    def copy(self, x: Tensor) -> Call:
-        source, out = x.detach(), torch.empty_like(x, requires_grad=False)
-        return lambda: out.copy_(source)
 
     def call(self, contender: Contender, function: Any, x: Tensor, alpha: Any, grad: Tensor) -> Call:
         if contender.mkldnn:
@@ -143,8 +136,7 @@ class NetworkProblem:
         model = with_activation(copy.deepcopy(self.model), contender.module)
         return model.eval() if self.case.task == INFERENCE else model
 
-    def entry(self, name: str, contender: Contender | None) -> Entry:
-        assert contender is not None
+    def entry(self, contender: Contender) -> Entry:
         model = self.module(contender)
         forward = compile_static(model) if self.case.compiled else model
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)

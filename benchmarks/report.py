@@ -111,8 +111,6 @@ def operators(frame: pd.DataFrame, kept: dict[str, str]) -> Iterator[tuple[str, 
     channels = {"learnable / PReLU": ("learnable", "PReLU"), "learnable / oneDNN": ("learnable", "oneDNN")}
     layouts = pick(frame, layout=("nchw", "channels_last"))
     yield "Operators with a slope per channel, forward + backward", ratios(layouts, describe, channels)
-    most = frame[frame["threads"] == frame["threads"].max()]
-    yield "Operators: share of the bandwidth of copy_", tables.bandwidth(most)
 
 
 def times(frame: pd.DataFrame) -> pd.DataFrame:

@@ -51,11 +51,7 @@ def measure_suite(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     interrupted = False
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        groups = [
-            (process, group)
-            for process in range(processes)
-            for group in in_one_process([case for case in cases if process == 0 or not case.once])
-        ]
+        groups = [(process, group) for process in range(processes) for group in in_one_process(cases)]
         task = progress.add_task(suite, total=sum(len(group) for _, group in groups))
         try:
             for process, together in groups:

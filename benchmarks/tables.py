@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .cases import KEY, M, size_name
+from .cases import KEY, size_name
 from .contenders import PEER
 
 MIB = 1 << 20
@@ -123,33 +123,3 @@ def in_full(case: Any) -> str:
 
 def threads_name(count: int) -> str:
     return f"{count} thread{'s' * (count > 1)}"
-
-
-def bytes_to_move(case: Any, contender: str) -> float:
-    """The least that any implementation of this has to read and write."""
-    tensor, mask = case.numel * (4 if case.dtype == "float32" else 2), case.numel / 8
-    if case.task == "forward" or contender == "copy_":
-        return 2 * tensor
-    return 5 * tensor if contender == "learnable" else 4 * tensor + 2 * mask
-
-
-def bandwidth(frame: pd.DataFrame) -> str:
-    """Bytes that have to be moved over time, as a share of what copy_ reaches in the same run."""
-    cases = by_case(frame[frame["numel"] >= M])
-    if "copy_" not in cases:
-        return "No rows.\n"
-    cases = cases[[isinstance(times, list) for times in cases["copy_"]]]
-    lines = []
-    for case, copies in zip(cases.itertuples(), cases["copy_"], strict=True):
-        copied = pd.Series(copies).median()
-        line = {
-            "": f"{describe(case)}, {case.task}",
-            "copy_": f"{bytes_to_move(case, 'copy_') / copied / 1e3:.1f} GB/s",
-        }
-        for name in (*PEER, *PEER.values()):
-            times = cases.loc[case.Index].get(name)
-            like = next((ours for ours, peer in PEER.items() if peer == name), name)
-            share = bytes_to_move(case, like) / bytes_to_move(case, "copy_") * ratio(times, copies)
-            line[name] = "" if math.isnan(share) else f"{100 * share:.0f}%"
-        lines.append(line)
-    return markdown(pd.DataFrame(lines))

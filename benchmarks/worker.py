@@ -45,7 +45,7 @@ def measure_case(
     for name in case.contenders:
         results[name] = {}
         try:
-            entry = subject.entry(name, contenders.get(name))
+            entry = subject.entry(contenders[name])
             if process == 0 and case.malloc == "default":
                 wrong = entry.check()
                 if wrong:

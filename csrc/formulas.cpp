@@ -4,6 +4,8 @@
 
 #include <limits>
 
+#include "checks.h"
+
 namespace leaky_ext::formulas {
 
 using at::Tensor;
@@ -70,7 +72,7 @@ Tensor sum_of_products(const Tensor& x, const SlopeArg& slope, const Tensor& a, 
 }
 
 Tensor pack(const Tensor& negative) {
-  const int64_t numel = negative.numel(), bytes = (numel + 7) / 8;
+  const int64_t numel = negative.numel(), bytes = mask_bytes(numel);
   const Tensor flat = at::constant_pad_nd(negative.as_strided({numel}, {1}), {0, bytes * 8 - numel});
   const Tensor weights = at::bitwise_left_shift(at::ones({8}, flat.options().dtype(at::kByte)),
                                                 at::arange(8, flat.options().dtype(at::kByte)));

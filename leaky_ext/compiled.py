@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from . import inductor, reference  # noqa: F401  (inductor registers the decompositions)
 from .autograd import PassGradient
 from .reference import check, check_straight_through, opmath
-from .torch_private import backend_name, dual_level, is_exporting, transforms_active
+from .torch_private import backend_name, dual_level, is_exporting, is_transformed, transforms_active
 
 ops = torch.ops.leaky_ext
 
@@ -50,7 +50,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     plain = traced_for() == "reference"
     if not plain and _tangent_from_outside(x_forward, x_backward):
         return _eager(reference.straight_through, x_forward, x_backward, {})
-    if plain or transforms_active() or dual_level() >= 0:
+    if plain or is_transformed():
         return reference.straight_through(x_forward, x_backward)
     # Nothing is written: Inductor's partitioner fails on what `reference` writes to, inside a checkpoint.
     check_straight_through(x_forward, x_backward)

@@ -166,7 +166,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
         from .compiled import straight_through as compiled_straight_through
 
         return compiled_straight_through(x_forward, x_backward)
-    if torch_private.is_tracing() or torch_private.transforms_active() or torch_private.dual_level() >= 0:
+    if torch_private.is_tracing() or torch_private.is_transformed():
         return reference.straight_through(x_forward, x_backward)
     if has_torch_function((x_forward, x_backward)):
         return handle_torch_function(straight_through, (x_forward, x_backward), x_forward, x_backward)

@@ -22,6 +22,11 @@ def dual_level() -> int:
     return forward_ad._current_level
 
 
+def is_transformed() -> bool:
+    """Whether a torch.func transform or forward-mode AD is active: what a Function in Python does not follow."""
+    return transforms_active() or dual_level() >= 0
+
+
 def backend_name() -> str:
     """The backend that Dynamo is tracing for, "inductor" if that cannot be told."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
