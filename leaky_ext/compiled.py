@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 
 from . import inductor, reference  # noqa: F401  (inductor registers the decompositions)
 from .autograd import PassGradient
+from .functional import register_sharding
 from .reference import check, check_straight_through, opmath
 from .torch_private import backend_name, dual_level, is_exporting, is_transformed, transforms_active
 
@@ -26,6 +27,7 @@ TAKE_OPERATORS = {"inductor", "eager", "aot_eager", "aot_eager_decomp_partition"
 @torch.compiler.assume_constant_result  # known while tracing, and no guard at each call
 def traced_for() -> str:
     """The backend if it takes operators, else "reference"."""
+    register_sharding()
     name = backend_name()
     return "reference" if is_exporting() or name not in TAKE_OPERATORS else name
 

@@ -192,8 +192,13 @@ def _dispatch(function: Callable, x: Tensor, alpha: Tensor | float, formula: int
         if x.layout is not torch.jagged:
             raise NotImplementedError(f"leaky_ext: a nested x must have layout=torch.jagged, got {x.layout}")
         return getattr(reference, function.__name__)(x, alpha, **options)
-    if "torch.distributed.tensor" in sys.modules:
-        from . import sharding  # noqa: F401  (tells DTensor how the operators are sharded)
+    register_sharding()
     slope, value = reference.slope_and_value(alpha)
     op = ops.forward_ if function.__name__.endswith("_") else ops.forward
     return op(x, slope, value, options["channel_dim"], formula)
+
+
+def register_sharding() -> None:
+    """Tells DTensor, once it is in use, how the operators are sharded."""
+    if "torch.distributed.tensor" in sys.modules:
+        from . import sharding  # noqa: F401

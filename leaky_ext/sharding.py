@@ -6,6 +6,7 @@ sharded with it; d(alpha) is then a partial sum over the mesh, or sharded too. x
 Importing this module registers the rules with DTensor; the functions of leaky_ext do so when they first meet one.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def _layouts(x: Any, alpha: Any, channel_dim: int) -> Iterator[list[Placement]]:
     for dim in range(x.ndim):
         if shape is None:
             yield [Shard(dim)]
-        elif shape.numel() == 1:
+        elif math.prod(shape) == 1:  # compiled by torch 2.11, a shape is a tuple
             yield [Shard(dim), Replicate()]
         elif len(shape) == x.ndim:
             yield [Shard(dim), Replicate() if shape[dim] == 1 else Shard(dim)]

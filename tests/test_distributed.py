@@ -51,3 +51,18 @@ def test_on_all_ranks(failures, name):
 def test_importing_leaky_ext_does_not_import_dtensor():
     code = "import sys, leaky_ext; assert 'torch.distributed.tensor' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_first_call_with_dtensor_may_be_compiled(tmp_path):
+    code = f"""
+import torch, leaky_ext
+from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+torch.distributed.init_process_group("gloo", init_method="file://{tmp_path}/store", rank=0, world_size=1)
+mesh = init_device_mesh("cpu", (1,))
+x = distribute_tensor(torch.randn(4, 8), mesh, [Shard(1)])
+alpha = distribute_tensor(torch.randn(8), mesh, [Shard(0)])
+y = torch.compile(leaky_ext.learnable_leaky_relu, fullgraph=True, backend="aot_eager")(x, alpha)
+assert y.placements == (Shard(1),)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
