@@ -110,12 +110,20 @@ class Forms(nn.Module):
             return straight_through_relu(y + constant, torch.tensor([0.1, 0.2, 0.3, 0.4]), channel_dim=-1)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_every_form_without_a_graph_break(backend: str) -> None:
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"backend": "aot_eager"},
+        pytest.param({"backend": "inductor"}, marks=pytest.mark.slow),
+        pytest.param({"mode": "max-autotune"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_every_form_without_a_graph_break(how: dict[str, str]) -> None:
     torch._dynamo.reset()
     x = torch.randn(3, 4, requires_grad=True)
     net = Forms().eval()  # in training, the bounds are written back: each forward changes what the last one saved
-    compiled = torch.compile(net, fullgraph=True, backend=backend)
+    compiled = torch.compile(net, fullgraph=True, **how)
     results = []
     for run in (net, compiled):
         y = run(x)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,27 @@ def test_aot_inductor(net: Net, x: Tensor, tmp_path: Path) -> None:
     program = torch.export.export(net, (x[:4],), dynamic_shapes=({0: BATCH},))
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "net.pt2"))
     torch.testing.assert_close(torch._inductor.aoti_load_package(path)(x), net(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_aot_inductor_of_the_operator_itself(decomposed: bool, tmp_path: Path) -> None:
+    """Fused where a call was compiled before, which registers the decompositions; else called in the program."""
+
+    class Raw(nn.Module):
+        def forward(self, x: Tensor, alpha: Tensor) -> Tensor:
+            return torch.ops.leaky_ext.forward(x - 0.5, alpha, 0.0, 1, 0)
+
+    x, alpha = torch.randn(2, 4, 8), torch.rand(4)
+    code = "import leaky_ext, leaky_ext.inductor, sys, torch" if decomposed else "import leaky_ext, sys, torch"
+    code += "; torch._inductor.aoti_compile_and_package(torch.export.load(sys.argv[1]), package_path=sys.argv[2])"
+    program, package = tmp_path / "raw.pt2", tmp_path / "compiled.pt2"
+    torch.export.save(torch.export.export(Raw(), (x, alpha)), program)
+    subprocess.run([sys.executable, "-c", code, program, package], check=True)
+    torch.testing.assert_close(torch._inductor.aoti_load_package(str(package))(x, alpha), Raw()(x, alpha))
+    with zipfile.ZipFile(package) as files:
+        wrapper = next(files.read(name).decode() for name in files.namelist() if name.endswith(".wrapper.cpp"))
+    assert ("leaky_ext" in wrapper) is not decomposed
 
 
 @pytest.mark.filterwarnings("ignore")
