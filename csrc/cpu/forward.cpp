@@ -16,18 +16,43 @@ class Forward {
       : args_(args),
         slopes_(slopes),
         uniform_(args.formula == Formula::ReLU || slopes.uniform()),
-        loop_(loops(args.dtype).forward[int(args.formula)][uniform_ ? kUniform : kPerElement]),
-        stream_(args.y != args.x && goes_around_cache(2, args.y, args.shape.numel() * int64_t(sizeof(Bits)))) {}
+        stream_(args.y != args.x && goes_around_cache(2, args.y, args.shape.numel() * int64_t(sizeof(Bits)))),
+        runs_(!uniform_ && in_runs()),
+        loop_(loops(args.dtype).forward[int(args.formula)][uniform_ || runs_ ? kUniform : kPerElement]) {}
 
   // Elements begin to end; begin is a multiple of kChunk.
   void run(int64_t begin, int64_t end) const {
-    const bool whole = uniform_ && args_.x_view.dense() && args_.y_view.dense();
-    const int64_t step = whole ? end - begin : kChunk;
-    for (int64_t i = begin; i < end; i += step) chunk(i, std::min(step, end - i));
+    if (runs_) {
+      runs(begin, end);
+    } else {
+      const int64_t step = uniform_ && dense() ? end - begin : kChunk;
+      for (int64_t i = begin; i < end; i += step) chunk(i, std::min(step, end - i));
+    }
     if (stream_) finish_stores();
   }
 
  private:
+  bool dense() const { return args_.x_view.dense() && args_.y_view.dense(); }
+
+  // Whether each run of elements with one slope is a chunk of its own: long ones whose bits of the mask are whole
+  // bytes, and whose non-temporal stores are whole lines.
+  bool in_runs() const {
+    const int64_t inner = args_.shape.inner;
+    return dense() && inner >= kRun && (!args_.mask || inner % 8 == 0) && (!stream_ || inner * sizeof(Bits) % 64 == 0);
+  }
+
+  void runs(int64_t begin, int64_t end) const {
+    const int64_t inner = args_.shape.inner, channels = args_.shape.channels;
+    const Bits* x = static_cast<const Bits*>(args_.x);
+    Bits* y = static_cast<Bits*>(args_.y);
+    int64_t channel = begin / inner % channels, n = std::min(inner - begin % inner, end - begin);
+    for (int64_t i = begin; i < end; i += n, n = std::min(inner, end - i)) {
+      uint8_t* mask = args_.mask ? args_.mask + i / 8 : nullptr;
+      loop_({x + i, y + i, n, slopes_.of_channel(channel), nullptr, mask, stream_});
+      if (++channel == channels) channel = 0;
+    }
+  }
+
   void chunk(int64_t begin, int64_t n) const {
     alignas(64) Bits x_buffer[kChunk], y_buffer[kChunk];
     S slopes_buffer[kChunk];
@@ -52,8 +77,9 @@ class Forward {
   const ForwardArgs& args_;
   const Slopes<S>& slopes_;
   bool uniform_;
-  ForwardLoop loop_;
   bool stream_;
+  bool runs_;
+  ForwardLoop loop_;
 };
 
 template <typename S, typename Bits>

@@ -36,7 +36,7 @@ class Slopes {
  public:
   Slopes(const Alpha& alpha, const Shape& shape) : alpha_(alpha), shape_(shape) {
     const int64_t n = shape.numel();
-    if (uniform() || n == 0 || row() > kChunk) return;
+    if (uniform() || n == 0 || row() > (n >= 4 * row() ? kTable : kChunk)) return;
     table_.resize(size_t(std::min(row() + kChunk, n)));
     fill(0, row(), table_.data());
     for (size_t i = size_t(row()); i < table_.size(); ++i) table_[i] = table_[i - size_t(row())];

@@ -175,4 +175,26 @@ LEAKY_HD void add_to(double* sums, Float a) {
   add_to(sums + 8, Double(_mm512_cvtps_pd(_mm512_extractf32x8_ps(a.v, 1))));
 }
 
+// Masked, where a memcpy of n bytes is a call. The mask of the first n - begin of 64 bytes:
+LEAKY_HD __mmask64 first_bytes(int64_t n, int64_t begin) {
+  const int64_t left = n - begin;
+  return left >= 64 ? ~__mmask64(0) : left <= 0 ? 0 : (__mmask64(1) << left) - 1;
+}
+template <int kSize, typename T>
+LEAKY_HD void read_some(T (&to)[kSize], const T* from, int64_t n) {
+  static_assert(sizeof to % 64 == 0);
+  for (int64_t i = 0; i < int64_t(sizeof to); i += 64) {
+    const char* p = reinterpret_cast<const char*>(from) + i;
+    _mm512_storeu_si512(reinterpret_cast<char*>(to) + i,
+                        _mm512_maskz_loadu_epi8(first_bytes(n * int64_t(sizeof(T)), i), p));
+  }
+}
+template <int kSize, typename T>
+LEAKY_HD void write_some(T* to, const T (&from)[kSize], int64_t n) {
+  for (int64_t i = 0; i < int64_t(sizeof from); i += 64) {
+    _mm512_mask_storeu_epi8(reinterpret_cast<char*>(to) + i, first_bytes(n * int64_t(sizeof(T)), i),
+                            _mm512_loadu_si512(reinterpret_cast<const char*>(from) + i));
+  }
+}
+
 }  // namespace leaky_ext::cpu::avx512

@@ -4,6 +4,7 @@
 //   bits, mask_from_bits   a mask as an integer, lane 0 in bit 0, and back
 //   sign_or_nan            where the sign bit is set or the lane is a NaN
 //   load, store, stream    of any element type; stream goes around the cache where the machine can, and is aligned
+//   read_some, write_some  the first n elements of an array, the others 0
 //   widen                  a Float as one Double, halves added; sum_of_lanes; add_to(sums, a): sums[i] += a[i]
 //
 // Halves<T>, a vector of 16-bit elements as bits (halves.inc), has load_bits in place of load, the masks, select, and
@@ -206,6 +207,16 @@ LEAKY_HD Double widen(Float a) {
 LEAKY_HD void add_to(double* sums, Double a) { store(sums, load(sums) + a); }
 LEAKY_HD void add_to(double* sums, Float a) {
   for (int i = 0; i < 4; ++i) sums[i] += a.v[i];
+}
+
+template <int kSize, typename T>
+LEAKY_HD void read_some(T (&to)[kSize], const T* from, int64_t n) {
+  for (int64_t i = 0; i < kSize; ++i) to[i] = T{};
+  std::memcpy(to, from, size_t(n) * sizeof(T));
+}
+template <int kSize, typename T>
+LEAKY_HD void write_some(T* to, const T (&from)[kSize], int64_t n) {
+  std::memcpy(to, from, size_t(n) * sizeof(T));
 }
 
 }  // namespace leaky_ext::cpu::baseline
