@@ -292,6 +292,9 @@ def test_composite_backward_checks_what_the_kernels_check() -> None:
         for run in (OPS.backward.default, composite(OPS.backward.default)):
             with pytest.raises(error):
                 run(*call)
+    slopes.requires_grad_()  # y is turned back into x before anything else
+    with pytest.raises(IndexError):
+        OPS.backward(x, x, None, slopes, 0.0, 2, 1, None, [True, True])
 
 
 def test_names_of_nodes() -> None:
