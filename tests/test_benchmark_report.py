@@ -42,9 +42,8 @@ def results(tmp_path: Path) -> Path:
     operator = Case(suite="operators", subject="operator", task=BOTH, contenders=MAIN, numel=M)
     network = Case(suite="networks", subject="MLP", task=TRAINING, contenders=MAIN)
     found = Results(MACHINE)
-    copies = {"copy_": [2.0, 2.0]}
     forward = Case(suite="operators", subject="operator", task=FORWARD, contenders=MAIN, numel=M)
-    operators = rows(operator, times, kept=4 * M, beyond=0, peak=8 * M) + rows(forward, times | copies)
+    operators = rows(operator, times, kept=4 * M, beyond=0, peak=8 * M) + rows(forward, times)
     found.merge("operators", RUN, [*operators, {**operator.key, "contender": "oneDNN", "problem": "refused: wrong y"}])
     found.merge("networks", RUN, rows(network, times, kept=5 << 20, peak=9 << 20))
     found.save(tmp_path / "some-cpu.json")
@@ -76,12 +75,6 @@ def test_a_page_has_every_row_and_what_was_not_timed(results: Path) -> None:
     assert everything.count("\n| ") == 2 + len(loaded.rows) - 1  # header, rule, and all but the refused one
     assert "oneDNN | refused: wrong y" in page.split("## Not timed")[1].split("## ")[0]
     assert "Some CPU, family 1 model 2" in page and "0123456789" in page
-
-
-def test_bandwidth_is_a_share_of_copy(results: Path) -> None:
-    section = report.page(load_all(results)["some-cpu"]).split("bandwidth of copy_")[1].split("## ")[0]
-    # copy_ takes 2, straight-through 3 for the same bytes
-    assert "| 1M float32, forward |" in section and "67%" in section
 
 
 def test_headline_has_a_line_per_network_and_links_to_the_page(results: Path) -> None:
