@@ -27,9 +27,7 @@ Dims slope_sizes(IntArrayRef x, const Tensor& alpha, int64_t channel_dim) {
   if (alpha.numel() == 1) return {};
   const int64_t ndim = int64_t(x.size());
   if (alpha.dim() == 1 && ndim > 1) {
-    TORCH_CHECK_INDEX(channel_dim >= -ndim && channel_dim < ndim, "leaky_ext: channel_dim ", channel_dim,
-                      " is out of range for x of shape ", x);
-    const int64_t channel = channel_dim < 0 ? channel_dim + ndim : channel_dim;
+    const int64_t channel = wrap_channel_dim(channel_dim, x);
     TORCH_CHECK_VALUE(alpha.numel() == x[channel], "leaky_ext: alpha of shape ", alpha.sizes(), " needs ",
                       alpha.numel(), " channels, but x of shape ", x, " has ", x[channel], " in dimension ",
                       channel_dim);

@@ -19,6 +19,15 @@ void check_slope(const at::Tensor& x, const at::Tensor& alpha);
 // The bytes of a mask of `numel` bits.
 int64_t mask_bytes(int64_t numel);
 
+// The dimension that slopes go with, counted from the front. Sizes: those of x, symbolic ones too.
+template <typename Sizes>
+int64_t wrap_channel_dim(int64_t channel_dim, const Sizes& x) {
+  const int64_t ndim = int64_t(x.size());
+  TORCH_CHECK_INDEX(channel_dim >= -ndim && channel_dim < ndim, "leaky_ext: channel_dim ", channel_dim,
+                    " is out of range for x of shape ", x);
+  return channel_dim < 0 ? channel_dim + ndim : channel_dim;
+}
+
 // That the tensors which `kind` takes are there, and no others.
 void check_kind(const OptionalTensor& saved, const OptionalTensor& mask, Saved kind);
 

@@ -19,9 +19,7 @@ Tensor broadcast_slope(const Tensor& x, const SlopeArg& slope, at::ScalarType dt
   const Tensor alpha = slope.alpha->to(dtype);
   if (alpha.sym_numel() == 1) return alpha.reshape({});
   if (alpha.dim() != 1 || x.dim() == 1) return alpha;
-  const int64_t channel = slope.channel_dim < 0 ? slope.channel_dim + x.dim() : slope.channel_dim;
-  TORCH_CHECK_INDEX(channel >= 0 && channel < x.dim(), "leaky_ext: channel_dim ", slope.channel_dim,
-                    " is out of range for x with ", x.dim(), " dimensions");
+  const int64_t channel = wrap_channel_dim(slope.channel_dim, x.sym_sizes());
   std::vector<c10::SymInt> sizes(size_t(x.dim() - channel), 1);
   sizes[0] = alpha.sym_size(0);
   return alpha.reshape_symint(sizes);

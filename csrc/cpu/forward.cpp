@@ -43,35 +43,38 @@ class Forward {
 
   void runs(int64_t begin, int64_t end) const {
     const int64_t inner = args_.shape.inner, channels = args_.shape.channels;
-    const Bits* x = static_cast<const Bits*>(args_.x);
-    Bits* y = static_cast<Bits*>(args_.y);
     int64_t channel = begin / inner % channels, n = std::min(inner - begin % inner, end - begin);
     for (int64_t i = begin; i < end; i += n, n = std::min(inner, end - i)) {
-      uint8_t* mask = args_.mask ? args_.mask + i / 8 : nullptr;
-      loop_({x + i, y + i, n, slopes_.of_channel(channel), nullptr, mask, stream_});
+      ForwardChunk run = in_place(i, n);
+      run.alpha = slopes_.of_channel(channel);
+      loop_(run);
       if (++channel == channels) channel = 0;
     }
+  }
+
+  // Elements begin to begin + n as they lie in memory, without slopes.
+  ForwardChunk in_place(int64_t begin, int64_t n) const {
+    uint8_t* mask = args_.mask ? args_.mask + begin / 8 : nullptr;
+    return {
+        static_cast<const Bits*>(args_.x) + begin, static_cast<Bits*>(args_.y) + begin, n, 0, nullptr, mask, stream_};
   }
 
   void chunk(int64_t begin, int64_t n) const {
     alignas(64) Bits x_buffer[kChunk], y_buffer[kChunk];
     S slopes_buffer[kChunk];
-    const Bits* x = static_cast<const Bits*>(args_.x);
-    Bits* y = static_cast<Bits*>(args_.y);
-    ForwardChunk chunk{x + begin, y + begin, n, 0, nullptr, nullptr, stream_};
+    ForwardChunk chunk = in_place(begin, n);
     if (!args_.x_view.dense()) {
-      gather(x, args_.x_view, begin, n, x_buffer);
+      gather(static_cast<const Bits*>(args_.x), args_.x_view, begin, n, x_buffer);
       chunk.x = x_buffer;
     }
     if (!args_.y_view.dense()) chunk.y = y_buffer;
-    if (args_.mask) chunk.mask = args_.mask + begin / 8;
     if (!uniform_) {
       chunk.alphas = slopes_.of_elements(begin, n, slopes_buffer);
     } else if (args_.formula != Formula::ReLU) {
       chunk.alpha = slopes_.of_channel(0);
     }
     loop_(chunk);
-    if (!args_.y_view.dense()) scatter(y_buffer, args_.y_view, begin, n, y);
+    if (!args_.y_view.dense()) scatter(y_buffer, args_.y_view, begin, n, static_cast<Bits*>(args_.y));
   }
 
   const ForwardArgs& args_;

@@ -185,14 +185,6 @@ LEAKY_HD void add_to(double* sums, Float a) {
   add_to(sums + 4, Double(_mm256_cvtps_pd(_mm256_extractf128_ps(a.v, 1))));
 }
 
-template <int kSize, typename T>
-LEAKY_HD void read_some(T (&to)[kSize], const T* from, int64_t n) {
-  for (int64_t i = 0; i < kSize; ++i) to[i] = T{};
-  std::memcpy(to, from, size_t(n) * sizeof(T));
-}
-template <int kSize, typename T>
-LEAKY_HD void write_some(T* to, const T (&from)[kSize], int64_t n) {
-  std::memcpy(to, from, size_t(n) * sizeof(T));
-}
+#include "some.inc"
 
 }  // namespace leaky_ext::cpu::avx2

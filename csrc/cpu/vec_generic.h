@@ -209,14 +209,6 @@ LEAKY_HD void add_to(double* sums, Float a) {
   for (int i = 0; i < 4; ++i) sums[i] += a.v[i];
 }
 
-template <int kSize, typename T>
-LEAKY_HD void read_some(T (&to)[kSize], const T* from, int64_t n) {
-  for (int64_t i = 0; i < kSize; ++i) to[i] = T{};
-  std::memcpy(to, from, size_t(n) * sizeof(T));
-}
-template <int kSize, typename T>
-LEAKY_HD void write_some(T* to, const T (&from)[kSize], int64_t n) {
-  std::memcpy(to, from, size_t(n) * sizeof(T));
-}
+#include "some.inc"
 
 }  // namespace leaky_ext::cpu::baseline
