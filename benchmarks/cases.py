@@ -42,7 +42,8 @@ class Case:
     @property
     def process(self) -> tuple[str, str, int, str]:
         """Cases of which this is the same are measured in one process."""
-        return self.malloc, self.subject, self.numel, self.group
+        numel = 0 if self.device == "cuda" else self.numel  # the host's heap plays no part there
+        return self.malloc, self.subject, numel, self.group
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,6 +86,7 @@ def operators(*, threads: int, quick: bool) -> Iterator[Case]:
     for numel in (M // 2,) if quick else (M // 2, M, 4 * M, 16 * M):
         per_channel = replace(both, numel=numel, contenders=("learnable", "PReLU", "oneDNN"), layout="nchw")
         yield per_channel
+        yield replace(per_channel, task=FORWARD, contenders=("learnable", "PReLU"))
         if not quick:
             yield replace(per_channel, layout="channels_last", contenders=("learnable", "PReLU"))
 

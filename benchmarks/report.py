@@ -110,7 +110,8 @@ def operators(frame: pd.DataFrame, kept: dict[str, str]) -> Iterator[tuple[str, 
     yield "Operators beside formulas written by hand, forward + backward", ratios(hand, describe, by_hand)
     channels = {"learnable / PReLU": ("learnable", "PReLU"), "learnable / oneDNN": ("learnable", "oneDNN")}
     layouts = pick(frame, layout=("nchw", "channels_last"))
-    yield "Operators with a slope per channel, forward + backward", ratios(layouts, describe, channels)
+    for task in (BOTH, FORWARD):
+        yield f"Operators with a slope per channel, {task}", ratios(pick(layouts, task=task), describe, channels)
 
 
 def times(frame: pd.DataFrame) -> pd.DataFrame:

@@ -33,6 +33,8 @@ def run(suites: Sequence[str], *, device: str, quick: bool, threads: int | None,
         cases = select(suite, device=device, threads=threads or torch.get_num_threads(), quick=quick)
         begin = time.monotonic()
         processes, seconds = (1, SECONDS[suite] / 3) if quick else (PROCESSES[suite], SECONDS[suite])
+        if device == "cuda":  # no heap of the host's decides there
+            processes = 1
         rows, interrupted = measure_suite(suite, cases, processes=processes, seconds=seconds)
         results = Results.load(path) if path.exists() else Results(machine)
         results.merge(suite, this_run(quick=quick, seconds=time.monotonic() - begin), rows)

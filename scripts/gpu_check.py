@@ -34,7 +34,10 @@ PROFILE = ROOT / "build/gpu-ncu.txt"
 BUDGET = 560
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 SANITIZER = ["--error-exitcode", "9", "--kernel-regex", "kns=leaky_ext", "--target-processes", "all"]
-NCU_SECTIONS = ["SpeedOfLight", "Occupancy", "WarpStateStats"]
+NCU_SECTIONS = [
+    *("SpeedOfLight", "Occupancy", "LaunchStats", "InstructionStats"),
+    *("SchedulerStats", "WarpStateStats", "MemoryWorkloadAnalysis", "MemoryWorkloadAnalysis_Tables"),
+]
 KERNELS = "regex:^(forward|backward)_(flat|rows|columns)_kernel$"
 
 
@@ -141,8 +144,15 @@ def gpu_tests() -> list[str]:
     return [*PYTEST, "tests", "-k", "cuda", *ignored]
 
 
-def make_steps(results: Path, full: bool) -> list[Step]:
-    """What is worth most comes first. setup.py finds the toolkit, and builds for the GPU that it sees."""
+def build_steps(built: bool) -> list[Step]:
+    """setup.py finds the toolkit, and builds for the GPU that it sees."""
+    if built:
+        return [Step("import", [sys.executable, "-c", "import leaky_ext; print(leaky_ext.show_config())"], 60, {"PYTHONPATH": str(ROOT)})]
+    return [Step("build", [sys.executable, "setup.py", "build_ext", "--inplace"], 300, {"FORCE_CUDA": "1"})]
+
+
+def make_steps(results: Path, full: bool, built: bool = False) -> list[Step]:
+    """What is worth most comes first."""
     here = {"PYTHONPATH": str(ROOT)}
     benchmark = [sys.executable, "-m", "benchmarks", "run", "--device", "cuda", *([] if full else ["--quick"])]
     benchmark += ["--out", str(results)]
@@ -152,17 +162,20 @@ def make_steps(results: Path, full: bool) -> list[Step]:
     sanitizer, ncu = find_tool("compute-sanitizer"), find_tool("ncu")
     sections = [word for section in NCU_SECTIONS for word in ("--section", section)]
     profile = ["--kernel-name-base", "function", "--kernel-name", KERNELS, "--log-file", str(PROFILE)]
+    profile += ["--clock-control", "none"]  # the GPU may be shared
+    workers = ["-n", "6"] if has_packages("xdist") else []
     return [
-        Step("build", [sys.executable, "setup.py", "build_ext", "--inplace"], 300, {"FORCE_CUDA": "1"}),
-        Step("tests on the GPU", [*gpu_tests(), "-m", "not slow"], 200, here),
+        *build_steps(built),
+        Step("tests on the GPU", [*gpu_tests(), "-m", "not slow", *workers], 200, here),
         Step("bandwidth", [*bandwidth, "--out", str(BANDWIDTH)], 60, here, writes=BANDWIDTH),
+        Step("ncu", [ncu, *sections, *profile, *bandwidth, "--once"] if ncu else [], 120, here, optional=True),
         Step("benchmark", benchmark if has_packages("pandas", "rich", "cpuinfo") else [], 240, here, optional=True),
+        Step("compiled", [*PYTEST, "tests/test_compiled.py", "-k", "cuda", *workers], 120, here),
         Step("more than 2^31 elements", [*PYTEST, "tests/test_cuda.py", "-m", "slow"], 120, here),
         *(
             Step(tool, [sanitizer, "--tool", tool, *SANITIZER, *short] if sanitizer else [], 120, direct)
             for tool in ("memcheck", "racecheck", "initcheck")
         ),
-        Step("ncu", [ncu, *sections, *profile, *bandwidth, "--once"] if ncu else [], 120, here, optional=True),
     ]
 
 
@@ -170,6 +183,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a folder that gets copies of the results and of the log")
     parser.add_argument("--budget", type=float, default=BUDGET, help=f"seconds, {BUDGET} unless told")
+    parser.add_argument("--built", action="store_true", help="use the kernels that are built here already")
     parser.add_argument("--full", action="store_true", help="the benchmarks in full, which takes longer")
     options = parser.parse_args()
 
@@ -186,7 +200,7 @@ def main() -> int:
         path.unlink(missing_ok=True)
     name = re.sub(r"\W+", "-", gpu.lower()).strip("-") + ("" if options.full else "-quick") + ".json"
     measured = ROOT / "benchmarks/results" / name
-    steps = run_steps(make_steps(measured, options.full), run_in_group, options.budget, REPORT, facts)
+    steps = run_steps(make_steps(measured, options.full, options.built), run_in_group, options.budget, REPORT, facts)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         for path in (LOG, REPORT, PROFILE, measured):

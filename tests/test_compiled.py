@@ -42,12 +42,13 @@ def kept(run: Callable[[], Tensor]) -> int:
 @pytest.mark.slow
 @functions
 @pytest.mark.parametrize("slopes", SLOPES)
-def test_numbers_are_those_of_eager_calls(function: Callable, slopes: str) -> None:
+def test_numbers_are_those_of_eager_calls(function: Callable, slopes: str, device: str) -> None:
     """To the bit, but for the order in which d(alpha) is summed; finite where only positive elements are infinite."""
     torch._dynamo.reset()
-    alpha = SLOPES[slopes]()
+    with torch.device(device):
+        alpha = SLOPES[slopes]()
+        values = torch.tensor(SPECIAL * 4)
     learned = isinstance(alpha, Tensor) and alpha.requires_grad
-    values = torch.tensor(SPECIAL * 4)
     finite = torch.where(values.isfinite() | (values == INF), values, -0.5)  # d(alpha) of these is a number
 
     def run(xs: list[Tensor], alpha: Any) -> list[Tensor]:
@@ -56,7 +57,7 @@ def test_numbers_are_those_of_eager_calls(function: Callable, slopes: str) -> No
     compiled = torch.compile(run, fullgraph=True)
     for elements in (values, finite):
         xs = [elements.to(dtype).reshape(2, 3, 6).requires_grad_() for dtype in DTYPES]
-        grads = [torch.randn(x.shape).to(x.dtype) for x in xs]
+        grads = [torch.randn(x.shape).to(x) for x in xs]
         results = []
         for step in (compiled, run):
             ys = step(xs, alpha)
@@ -75,12 +76,12 @@ def test_numbers_are_those_of_eager_calls(function: Callable, slopes: str) -> No
         (lambda: leaky_ext.StraightThroughReLU(0.01), nn.ReLU),
     ],
 )
-def test_an_activation_alone_keeps_no_more_than_pytorchs_own(ours: Callable, theirs: Callable) -> None:
-    x = torch.randn(4, 8, 64, requires_grad=True)
+def test_an_activation_alone_keeps_no_more_than_pytorchs_own(ours: Callable, theirs: Callable, device: str) -> None:
+    x = torch.randn(4, 8, 64, device=device, requires_grad=True)
     sizes = []
     for make in (ours, theirs):
         torch._dynamo.reset()
-        compiled = torch.compile(make(), fullgraph=True)
+        compiled = torch.compile(make().to(device), fullgraph=True)
         compiled(x)
         sizes.append(kept(lambda run=compiled: run(x)))
     assert sizes[0] <= sizes[1]

@@ -81,8 +81,6 @@ void grad_x_alone(BackwardArgs args, const Launch& launch) {
   if (access == Access::Strided || one_slope || shape.inner % pack == 0) return backward_flat(args, access, launch);
   ReductionPlan plan;
   plan.access = access;
-  plan.columns = make_columns(shape.numel(), shape.channels * shape.inner, pack, pack, 0,
-                              int64_t(launch.multiprocessors) * kBlocksColumns, shape.numel());
   backward_columns(args, plan, launch);
 }
 

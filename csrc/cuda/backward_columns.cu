@@ -24,32 +24,32 @@ struct BackwardColumns : Backward<Operand, Kind> {
   }
 };
 
+// What each thread of a block has summed, in shared memory: it is touched once a tile, and in registers it would cost a
+// block of 16-bit elements its place on the multiprocessor. Volatile, or else the compiler keeps it in registers.
+template <int kWidth>
+using ThreadSums = volatile double[kWidth][kThreads];
+
 // Adds up the sums of a block's groups: those of the first group end as the sums of all.
 template <int kWidth, typename Index>
 __device__ __forceinline__ void add_groups(const Column<Index>& column, int width, int groups, int half_groups,
-                                           double (&sum)[kWidth]) {
-  __shared__ double shared[kWidth][kThreads];
+                                           ThreadSums<kWidth>& sums) {
   const int t = int(threadIdx.x);
-#pragma unroll
-  for (int j = 0; j < kWidth; ++j) shared[j][t] = sum[j];
   for (int step = half_groups; step > 0; step /= 2) {
     __syncthreads();
     if (column.group < step && column.group + step < groups) {
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j) shared[j][t] += shared[j][t + step * width];
+      for (int j = 0; j < kWidth; ++j) sums[j][t] = sums[j][t] + sums[j][t + step * width];
     }
   }
-#pragma unroll
-  for (int j = 0; j < kWidth; ++j) sum[j] = shared[j][t];
 }
 
-// grad_x of a tile; what its elements add to d(alpha) goes to sum.
-template <bool kReduce, typename Operand, typename Kind, typename Whole>
+// grad_x of a tile; what its elements add to d(alpha) is given to add(j, sum), one for each element of a pack.
+template <bool kReduce, typename Operand, typename Kind, typename Add, typename Whole>
 __device__ __forceinline__ void backward_tile(const BackwardColumns<Operand, Kind>& p,
                                               const Column<typename Operand::Index>& column,
                                               typename Operand::Index tile,
                                               const Slope<Wide<typename Operand::T>> (&slopes)[Operand::kWidth],
-                                              double (&sum)[Operand::kWidth], Whole whole) {
+                                              Add add, Whole whole) {
   using V = Wide<typename Operand::T>;
   const ColumnPacks<Operand> packs(whole, column, p.columns, tile, p.numel);
   const Inputs<Operand> in(p, packs);
@@ -61,32 +61,32 @@ __device__ __forceinline__ void backward_tile(const BackwardColumns<Operand, Kin
   }
 #pragma unroll
   for (int j = 0; j < Operand::kWidth; ++j) {
-    if (kReduce) sum[j] += double(tile_sum[j]);
+    if (kReduce) add(j, double(tile_sum[j]));
   }
 }
 
-// Registers for three blocks on a multiprocessor; for two where more is kept for each column.
 template <bool kReduce, typename Operand, typename Kind>
-constexpr int kColumnsResident = 2;
-template <bool kReduce, typename Operand, bool kMany>
-constexpr int kColumnsResident<kReduce, Operand, StaticBackward<Saved::Input, kMany>> = 3;
-
-template <bool kReduce, typename Operand, typename Kind>
-__global__ void __launch_bounds__(kThreads, kColumnsResident<kReduce, Operand, Kind>)
+__global__ void __launch_bounds__(kThreads, 2)
     backward_columns_kernel(const BackwardColumns<Operand, Kind> p) {
   using Index = typename Operand::Index;
   constexpr int kWidth = Operand::kWidth;
+  __shared__ ThreadSums<kWidth> sums;
+  const int t = int(threadIdx.x);
   const Column<Index> column(p.columns, kWidth);
   Slope<Wide<typename Operand::T>> slopes[kWidth];
   column_slopes<Operand>(p.alpha, p.channels, column, p.numel, slopes);
-  double sum[kWidth] = {};
+#pragma unroll
+  for (int j = 0; j < kWidth; ++j) {
+    if (kReduce) sums[j][t] = 0;
+  }
+  const auto add = [&](int j, double sum) { sums[j][t] = sums[j][t] + sum; };
   Index tile = column.row;
   for (; tile < p.columns.whole_tiles; tile += p.columns.rows) {
-    backward_tile<kReduce>(p, column, tile, slopes, sum, std::true_type());
+    backward_tile<kReduce>(p, column, tile, slopes, add, std::true_type());
   }
-  if (tile == p.columns.whole_tiles) backward_tile<kReduce>(p, column, tile, slopes, sum, std::false_type());
+  if (tile == p.columns.whole_tiles) backward_tile<kReduce>(p, column, tile, slopes, add, std::false_type());
   if (!kReduce) return;
-  add_groups(column, p.columns.width, p.columns.groups, p.half_groups, sum);
+  add_groups(column, p.columns.width, p.columns.groups, p.half_groups, sums);
   if (!column.active || column.group != 0) return;
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
@@ -94,14 +94,20 @@ __global__ void __launch_bounds__(kThreads, kColumnsResident<kReduce, Operand, K
     const int64_t row = int64_t(column.row) * int64_t(p.columns.period) * kWidth;
     // Without partial sums the channel is last, and one period holds each channel once; its last pack may be cut short.
     if (p.sums.partials != nullptr || place < int64_t(p.channels.channels.divisor)) {
-      p.sums.store(row + place, place, sum[j]);
+      p.sums.store(row + place, place, sums[j][t]);
     }
   }
 }
 
 template <bool kReduce, typename Operand, typename Kind>
-void launch_columns(const BackwardArgs& args, Kind kind, const ReductionPlan& plan, const Launch& launch) {
-  launch_kernel("backward_columns", backward_columns_kernel<kReduce, Operand, Kind>, plan.columns.blocks(),
+void launch_columns(const BackwardArgs& args, Kind kind, ReductionPlan plan, const Launch& launch) {
+  const auto kernel = backward_columns_kernel<kReduce, Operand, Kind>;
+  if (!kReduce) {
+    const int64_t repeat = args.shape.channels * args.shape.inner, numel = args.shape.numel();
+    plan.columns = make_columns(numel, repeat, Operand::kWidth, Operand::kWidth, 0,
+                                most_blocks("backward_columns", kernel, launch), numel);
+  }
+  launch_kernel("backward_columns", kernel, plan.columns.blocks(),
                 BackwardColumns<Operand, Kind>(args, kind, plan, launch), launch);
 }
 

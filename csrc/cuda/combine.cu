@@ -4,12 +4,21 @@
 namespace leaky_ext::cuda {
 namespace {
 
+constexpr int kLoads = 8;  // that a thread has in flight
+
 struct Combine {
   const double* partials;
   GradAlpha grad_alpha;
   int64_t channels;
-  int rows, span;
+  int count;  // of the partial sums of a channel
+  Divider<uint32_t> span;
   int lanes;  // threads that share a channel, a power of two
+
+  __device__ __forceinline__ double partial(int64_t channel, int n) const {
+    if (n >= count) return 0;
+    const int row = int(span.divide(n));
+    return partials[(row * channels + channel) * span.divisor + (n - row * int(span.divisor))];
+  }
 };
 
 __global__ void __launch_bounds__(kThreads) combine_kernel(const Combine p) {
@@ -20,9 +29,11 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(const Combine p) {
   const int64_t channel = int64_t(blockIdx.x) * block_channels + t % block_channels;
   double sum = 0;
   if (channel < p.channels) {
-    for (int n = lane; n < p.rows * p.span; n += p.lanes) {
-      const int row = n / p.span;
-      sum += p.partials[(row * p.channels + channel) * p.span + (n - row * p.span)];
+    for (int first = lane; first < p.count; first += kLoads * p.lanes) {
+      double part[kLoads];
+#pragma unroll
+      for (int u = 0; u < kLoads; ++u) part[u] = p.partial(channel, first + u * p.lanes);
+      sum += tree_sum(part);
     }
   }
   sums[t] = sum;
@@ -39,10 +50,10 @@ void combine(const BackwardArgs& args, const ReductionPlan& plan, const Launch& 
   Combine p{static_cast<const double*>(launch.workspace),
             {args.grad_alpha, args.grad_alpha_dtype},
             args.shape.channels,
-            int(plan.partial_rows),
-            int(plan.span),
+            int(plan.partial_rows * plan.span),
+            Divider<uint32_t>(plan.span),
             1};
-  while (p.lanes < kThreads && p.lanes * 8 < p.rows * p.span) p.lanes *= 2;
+  while (p.lanes < kThreads && p.lanes * kLoads < p.count) p.lanes *= 2;
   launch_kernel("combine", combine_kernel, ceil_div(p.channels, kThreads / p.lanes), p, launch);
 }
 

@@ -35,8 +35,6 @@ constexpr int64_t kPartials = LEAKY_CUDA_PARTIALS;
 // where two, three, four or six of them are resident at once.
 constexpr int kWavesElementwise = 8;
 constexpr int kBlocksReduction = 12;
-// The same for grad_x alone by columns, whose blocks read their slopes anew.
-constexpr int kBlocksColumns = 48;
 
 // Up to this many packs for each thread of one block, d(alpha) takes one launch of one block for each channel or
 // column. A larger reduction needs a second launch to add up partial sums, and is split as far as that pays.
