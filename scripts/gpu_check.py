@@ -147,7 +147,8 @@ def gpu_tests() -> list[str]:
 def build_steps(built: bool) -> list[Step]:
     """setup.py finds the toolkit, and builds for the GPU that it sees."""
     if built:
-        return [Step("import", [sys.executable, "-c", "import leaky_ext; print(leaky_ext.show_config())"], 60, {"PYTHONPATH": str(ROOT)})]
+        show = [sys.executable, "-c", "import leaky_ext; print(leaky_ext.show_config())"]
+        return [Step("import", show, 60, {"PYTHONPATH": str(ROOT)})]
     return [Step("build", [sys.executable, "setup.py", "build_ext", "--inplace"], 300, {"FORCE_CUDA": "1"})]
 
 

@@ -42,6 +42,12 @@ def test_benchmark_comes_before_the_sanitizers(gpu_check: ModuleType, tmp_path: 
     )
 
 
+def test_kernels_that_are_built_already_are_not_built_again(gpu_check: ModuleType, tmp_path: Path) -> None:
+    steps = gpu_check.make_steps(tmp_path / "results.json", full=False, built=True)
+    assert [step.name for step in steps if "build_ext" in step.command] == []
+    assert steps[0].name == "import"
+
+
 def test_a_failed_step_leaves_the_others_to_run(gpu_check: ModuleType, tmp_path: Path) -> None:
     ran = []
 

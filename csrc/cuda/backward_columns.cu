@@ -66,8 +66,7 @@ __device__ __forceinline__ void backward_tile(const BackwardColumns<Operand, Kin
 }
 
 template <bool kReduce, typename Operand, typename Kind>
-__global__ void __launch_bounds__(kThreads, 2)
-    backward_columns_kernel(const BackwardColumns<Operand, Kind> p) {
+__global__ void __launch_bounds__(kThreads, 2) backward_columns_kernel(const BackwardColumns<Operand, Kind> p) {
   using Index = typename Operand::Index;
   constexpr int kWidth = Operand::kWidth;
   __shared__ ThreadSums<kWidth> sums;
