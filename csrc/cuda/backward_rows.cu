@@ -16,7 +16,7 @@ struct BackwardRows : Backward<Operand, Kind> {
   Divider<Index> row_packs;
   Index packs;        // of a channel
   Index whole_tiles;  // of a channel; followed by one that is cut short, or by none
-  Index splits, units;
+  Index splits;
 
   BackwardRows(const BackwardArgs& args, Kind kind, const ReductionPlan& plan, const Launch& launch)
       : Backward<Operand, Kind>(args, kind),
@@ -26,8 +26,7 @@ struct BackwardRows : Backward<Operand, Kind> {
         row_packs(ceil_div(args.shape.inner, Operand::kWidth)),
         packs(Index(args.shape.outer * row_packs.divisor)),
         whole_tiles(Index(args.shape.numel() / args.shape.channels / kTileElements<Operand>)),
-        splits(Index(plan.splits)),
-        units(Index(plan.splits * args.shape.channels)) {}
+        splits(Index(plan.splits)) {}
 };
 
 // The packs of a channel, counted through all its rows.
@@ -69,8 +68,8 @@ __device__ __forceinline__ double tile_sum(const BackwardRows<Operand, Kind>& p,
   return row_sum(p, TilePacks<Operand>(whole, tile, p.numel), one_slope);  // one row, whose last pack may be cut short
 }
 
-// A unit is a part of one channel; its block takes every splits-th tile. Registers for three blocks on a
-// multiprocessor; for two where numbers are wide, so that nothing is spilled.
+// A block's part is one split of one channel: every splits-th tile. Registers for three blocks on a multiprocessor; for
+// two where numbers are wide, so that nothing is spilled.
 template <typename Operand, typename Kind>
 __global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + sizeof(typename Operand::T) > 8 ? 2 : 3)
     backward_rows_kernel(const BackwardRows<Operand, Kind> p) {
@@ -78,24 +77,19 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + si
   using BlockSum = cub::BlockReduce<double, kThreads>;
   __shared__ typename BlockSum::TempStorage storage;
 
-  for (Index unit = blockIdx.x; unit < p.units; unit += gridDim.x) {
-    const Index split = unit / p.channels, channel = unit - split * p.channels;
-    OneSlope<Wide<typename Operand::T>> slope(p.alpha, int64_t(channel));
-    double sum = 0;
-    Index tile = split;
-    for (; tile < p.whole_tiles; tile += p.splits) sum += tile_sum(p, channel, tile, slope, std::true_type());
-    if (tile == p.whole_tiles) sum += tile_sum(p, channel, tile, slope, std::false_type());
-    sum = BlockSum(storage).Sum(sum);
-    if (threadIdx.x == 0) p.sums.store(int64_t(unit), int64_t(channel), sum);
-    __syncthreads();  // the storage is used again
-  }
+  const Index split = blockIdx.x / p.channels, channel = blockIdx.x - split * p.channels;
+  OneSlope<Wide<typename Operand::T>> slope(p.alpha, int64_t(channel));
+  double sum = 0;
+  Index tile = split;
+  for (; tile < p.whole_tiles; tile += p.splits) sum += tile_sum(p, channel, tile, slope, std::true_type());
+  if (tile == p.whole_tiles) sum += tile_sum(p, channel, tile, slope, std::false_type());
+  sum = BlockSum(storage).Sum(sum);
+  if (threadIdx.x == 0) p.sums.store(blockIdx.x, int64_t(channel), sum);
 }
 
 template <typename Operand, typename Kind>
 void launch_rows(const BackwardArgs& args, Kind kind, const ReductionPlan& plan, const Launch& launch) {
-  const int64_t blocks = std::min(plan.splits * args.shape.channels,
-                                  int64_t(launch.multiprocessors) * kBlocksReduction * kWavesElementwise);
-  launch_kernel("backward_rows", backward_rows_kernel<Operand, Kind>, blocks,
+  launch_kernel("backward_rows", backward_rows_kernel<Operand, Kind>, plan.splits * args.shape.channels,
                 BackwardRows<Operand, Kind>(args, kind, plan, launch), launch);
 }
 

@@ -34,9 +34,12 @@ __device__ __forceinline__ void forward_tile(const ForwardFlat<Operand, Kind>& p
 template <typename Operand, typename Kind>
 __global__ void __launch_bounds__(kThreads, 4) forward_flat_kernel(const ForwardFlat<Operand, Kind> p) {
   OneSlope<Wide<typename Operand::T>> slope(p.alpha, 0);
-  typename Operand::Index tile = blockIdx.x;
-  for (; tile < p.whole_tiles; tile += gridDim.x) forward_tile(p, tile, slope, std::true_type());
-  if (tile == p.whole_tiles) forward_tile(p, tile, slope, std::false_type());
+  const typename Operand::Index tile = blockIdx.x;
+  if (tile < p.whole_tiles) {
+    forward_tile(p, tile, slope, std::true_type());
+  } else {
+    forward_tile(p, tile, slope, std::false_type());
+  }
 }
 
 template <typename Operand, typename Kind>

@@ -108,8 +108,8 @@ void launch_kernel(const char* name, void (*kernel)(Params), int64_t blocks, Par
         name);
 }
 
-// The most blocks of an elementwise kernel: whole waves of what is resident at once, which the first GPU that runs the
-// kernel decides.
+// The most blocks of a kernel: whole waves of what is resident at once, which the first GPU that runs the kernel
+// decides.
 template <typename Params>
 int64_t most_blocks(const char* name, void (*kernel)(Params), const Launch& launch) {
   static const int resident = [&] {
@@ -117,18 +117,17 @@ int64_t most_blocks(const char* name, void (*kernel)(Params), const Launch& laun
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, 0), name);
     return blocks;
   }();
-  return int64_t(launch.multiprocessors) * resident * kWavesElementwise;
+  return int64_t(launch.multiprocessors) * resident * kWavesColumns;
 }
 
 // Elements in a tile: what the threads of a block have in flight at once.
 template <typename Operand>
 constexpr int64_t kTileElements = int64_t(kThreads) * Operand::kWidth * packs_in_flight(Operand::kWidth);
 
-// Launches a kernel in which a block takes a tile at a time.
+// Launches a kernel in which each block takes one tile.
 template <typename Operand, typename Params>
 void launch_tiles(const char* name, void (*kernel)(Params), const Params& params, int64_t numel, const Launch& launch) {
-  const int64_t tiles = ceil_div(numel, kTileElements<Operand>);
-  launch_kernel(name, kernel, std::min(tiles, most_blocks(name, kernel, launch)), params, launch);
+  launch_kernel(name, kernel, ceil_div(numel, kTileElements<Operand>), params, launch);
 }
 
 }  // namespace leaky_ext::cuda
