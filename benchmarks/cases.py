@@ -146,8 +146,12 @@ PROCESSES = {"calls": 5, "operators": 3, "networks": 3, "compiled": 3, "networks
 
 
 def select(suite: str, *, device: str = "cpu", threads: int = 2, quick: bool = False) -> list[Case]:
-    cases = SUITES[suite](threads=threads, quick=quick)
-    return [replace(case, device=device) for case in cases if device == "cpu" or on_cuda(case, threads)]
+    cases = list(SUITES[suite](threads=threads, quick=quick))
+    if device == "cuda":
+        cases = [replace(case, device=device) for case in cases if on_cuda(case, threads)]
+        # Below this, most of what is timed there is the host's part of a call.
+        cases += [replace(case, numel=64 * M) for case in cases if case.numel == 16 * M]
+    return cases
 
 
 def on_cuda(case: Case, threads: int) -> bool:

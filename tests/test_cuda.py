@@ -215,6 +215,7 @@ def test_short_set() -> None:
             transposed = values.transpose(0, -1).contiguous().cuda().transpose(0, -1)
             for x in (values.cuda(), transposed, values.flatten().cuda()[1:].view(-1, 1)):
                 a = alpha.cuda() if x.shape == values.shape else alpha.flatten().cuda()[:1]
+                torch.cuda.synchronize()  # initcheck reported what was just copied, and not after a wait
                 y, mask = raw.forward_mask(x, a)
                 grad_x, grad_alpha = raw.backward(x, x, a)
                 same(raw.backward_mask(x, mask, a, 1, x.stride()).cpu(), grad_x.cpu())
