@@ -44,7 +44,8 @@ def speed_up(results: dict[str, Results]) -> Figure | None:
     """Forward and backward in float32, times PyTorch's own, against size; one line for each machine."""
     lines: list[tuple[str, Any, Any]] = []
     for result in results.values():
-        frame = pick(result.frame(), suite="operators", task=BOTH, dtype="float32", layout="flat", malloc="default", group="")
+        frame = pick(result.frame(), suite="operators", task=BOTH, dtype="float32", layout="flat")
+        frame = pick(frame, malloc="default", group="")
         main = frame[frame["contender"].isin([*PEER, *PEER.values()]) & (frame["threads"] == frame["threads"].max())]
         cases = by_case(main).sort_values("numel")
         if len(cases):

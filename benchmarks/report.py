@@ -63,7 +63,8 @@ def page(result: Results) -> str:
     machine, frame = result.machine, result.frame()
     facts = [machine.cpu, f"{machine.cores} cores", f"{machine.memory_gib} GiB", machine.caches, machine.system]
     runs = [{"suite": s, "measured with": str(r), "took": f"{r.seconds:.0f} s"} for s, r in result.runs.items()]
-    config = "".join(f"```text\n{text.strip()}\n```\n\n" for text in dict.fromkeys(run.config for run in result.runs.values()))
+    configs = dict.fromkeys(run.config for run in result.runs.values())
+    config = "".join(f"```text\n{text.strip()}\n```\n\n" for text in configs)
     parts = [
         f"# {machine.title}",
         "Written by `python -m benchmarks report`. " + "; ".join(fact for fact in facts if fact) + ".",
