@@ -40,12 +40,7 @@ template <typename Operand, typename Kind>
 __global__ void __launch_bounds__(kThreads, kFlatResident<Operand>)
     backward_flat_kernel(const BackwardFlat<Operand, Kind> p) {
   OneSlope<Wide<typename Operand::T>> slope(p.alpha, 0);
-  const typename Operand::Index tile = blockIdx.x;
-  if (tile < p.whole_tiles) {
-    backward_tile(p, tile, slope, std::true_type());
-  } else {
-    backward_tile(p, tile, slope, std::false_type());
-  }
+  for_tiles<Operand>(p.whole_tiles, [&](auto tile, auto whole) { backward_tile(p, tile, slope, whole); });
 }
 
 }  // namespace

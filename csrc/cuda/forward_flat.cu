@@ -34,12 +34,7 @@ __device__ __forceinline__ void forward_tile(const ForwardFlat<Operand, Kind>& p
 template <typename Operand, typename Kind>
 __global__ void __launch_bounds__(kThreads, 4) forward_flat_kernel(const ForwardFlat<Operand, Kind> p) {
   OneSlope<Wide<typename Operand::T>> slope(p.alpha, 0);
-  const typename Operand::Index tile = blockIdx.x;
-  if (tile < p.whole_tiles) {
-    forward_tile(p, tile, slope, std::true_type());
-  } else {
-    forward_tile(p, tile, slope, std::false_type());
-  }
+  for_tiles<Operand>(p.whole_tiles, [&](auto tile, auto whole) { forward_tile(p, tile, slope, whole); });
 }
 
 template <typename Operand, typename Kind>

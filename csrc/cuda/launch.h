@@ -117,17 +117,19 @@ int64_t most_blocks(const char* name, void (*kernel)(Params), const Launch& laun
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, 0), name);
     return blocks;
   }();
-  return int64_t(launch.multiprocessors) * resident * kWavesColumns;
+  return int64_t(launch.multiprocessors) * resident * kWaves;
 }
 
 // Elements in a tile: what the threads of a block have in flight at once.
 template <typename Operand>
 constexpr int64_t kTileElements = int64_t(kThreads) * Operand::kWidth * packs_in_flight(Operand::kWidth);
 
-// Launches a kernel in which each block takes one tile.
+// Launches a kernel that has its tiles from for_tiles.
 template <typename Operand, typename Params>
 void launch_tiles(const char* name, void (*kernel)(Params), const Params& params, int64_t numel, const Launch& launch) {
-  launch_kernel(name, kernel, ceil_div(numel, kTileElements<Operand>), params, launch);
+  const int64_t tiles = ceil_div(numel, kTileElements<Operand>);
+  const int64_t blocks = Operand::kWidth > 1 ? tiles : std::min(tiles, most_blocks(name, kernel, launch));
+  launch_kernel(name, kernel, blocks, params, launch);
 }
 
 }  // namespace leaky_ext::cuda

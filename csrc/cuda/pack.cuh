@@ -233,6 +233,18 @@ struct TilePacks : Packs<Operand> {
   }
 };
 
+// Calls body(tile, whole) for the tiles of a block, whole ones first. Of packs a block has one tile. Where elements are
+// read one by one it takes tile after tile: what comes before the first is much there, and is done once.
+template <typename Operand, typename Body>
+__device__ __forceinline__ void for_tiles(typename Operand::Index whole_tiles, Body body) {
+  typename Operand::Index tile = blockIdx.x;
+  for (; tile < whole_tiles; tile += gridDim.x) {
+    body(tile, std::true_type());
+    if (Operand::kWidth > 1) return;
+  }
+  if (tile == whole_tiles) body(tile, std::false_type());
+}
+
 // Issues the loads of all packs, whole ones first.
 template <typename Operand>
 __device__ __forceinline__ void load_all(const Operand& operand, const Packs<Operand>& packs,

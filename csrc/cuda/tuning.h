@@ -36,9 +36,10 @@ constexpr int64_t kPartials = LEAKY_CUDA_PARTIALS;
 // Blocks of a reduction, for each multiprocessor: whole waves where two, three, four, six or eight of them are resident
 // at once. Each has a partial sum (64M elements in bf16: 103.0 us; 12 blocks 104.5, 6 blocks 107.7).
 constexpr int kBlocksReduction = 24;
-// Waves of resident blocks by columns, where each reads its slopes first (bf16 channels last, forward and backward from
-// the mask: 8 waves 70.5 and 75.5 us, 16 waves 69.5 and 77.7, a block for each tile 72.8 and 81.5).
-constexpr int kWavesColumns = 8;
+// Waves of resident blocks where elements are read one by one, and by columns, where a block reads its slopes first
+// (bf16 channels last, forward and backward from the mask: 8 waves 70.5 and 75.5 us, 16 waves 69.5 and 77.7, a block
+// for each tile 72.8 and 81.5).
+constexpr int kWaves = 8;
 
 // Up to this many packs for each thread of one block, d(alpha) takes one launch of one block for each channel or
 // column. A larger reduction needs a second launch to add up partial sums, and is split as far as that pays.
