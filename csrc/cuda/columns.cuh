@@ -2,7 +2,7 @@
 //
 // The slopes repeat after channels * inner elements. A period is a number of packs after which they repeat too, so a
 // thread that goes from period to period at one place, its column, meets the same slopes again: it reads them once, and
-// sums d(alpha) for them in registers.
+// sums d(alpha) for them.
 //
 //                 one period: `across` blocks of `width` columns
 //                +--------------+--------------+--------------+

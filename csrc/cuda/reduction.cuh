@@ -4,7 +4,7 @@
 //
 //   channel 0 |tile|tile|tile|til|  rows of        period 0 | c0 c1 c2 c3 | c4 c5 c6 c7 |   one thread sums
 //             |tile|tile|til|       `inner`        period 1 | c0 c1 c2 c3 | c4 c5 c6 c7 |   the columns of a
-//   channel 1 |tile|tile|tile|til|  elements         ...    |      :      |      :      |   pack in registers
+//   channel 1 |tile|tile|tile|til|  elements         ...    |      :      |      :      |   pack
 //      ...      :    :
 //   split       0    1    0    1                             block (row 0)  block (row 0)
 //
