@@ -8,7 +8,7 @@
 //      ...      :    :
 //   split       0    1    0    1                             block (row 0)  block (row 0)
 //
-//   unit   a block's part: one split of one channel (by rows), or some columns of some periods (by columns)
+//   block  has one split of one channel (by rows), or some columns of some periods (by columns)
 //   sum    of a thread, in double; a tile's products are first added in the arithmetic type
 //   partial sum   of a block, where other blocks have part in the same channel: a second launch (combine.cu) adds
 //                 them up; where none has, the block writes the gradient itself
