@@ -52,21 +52,24 @@ def served(folder: Path) -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:  # or the thread would keep the process alive
+            server.shutdown()
+            thread.join()
 
 
 def look(browser: str) -> list[str]:
-    """Opens every page and takes a screenshot of it; what went wrong."""
-    from playwright.sync_api import sync_playwright
+    """Opens every page and takes a screenshot of it, where Chromium can; what went wrong with the page."""
+    from playwright.sync_api import Error, sync_playwright
 
     problems: list[str] = []
     shutil.rmtree(SCREENSHOTS, ignore_errors=True)
     with sync_playwright() as playwright, served(HTML) as address:
         sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium refuses to have one as root
+        pages = sorted(HTML.rglob("*.html"))
         chromium = playwright.chromium.launch(executable_path=browser, args=sandbox)
-        for file in sorted(HTML.rglob("*.html")):
+        for file in pages:
             name = file.relative_to(HTML).with_suffix("")
             page = chromium.new_page(viewport={"width": 1500, "height": 900})
             report = functools.partial(lambda name, kind, text: problems.append(f"{name}: {kind}: {text}"), name)
@@ -75,9 +78,12 @@ def look(browser: str) -> list[str]:
             page.on("requestfailed", lambda r, report=report: report("not loaded", r.url))
             page.on("response", lambda r, report=report: r.ok or r.status == 304 or report(r.status, r.url))
             page.goto(f"{address}/{name}.html", wait_until="load")
-            page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+            try:
+                page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+            except Error as error:  # a machine under load may fail to draw a page that has loaded well
+                print(f"docs: {name}: no screenshot: {error.message.splitlines()[0]}")
             page.close()
-        print(f"docs: {len(list(SCREENSHOTS.rglob('*.png')))} pages opened in Chromium {chromium.version}")
+        print(f"docs: {len(pages)} pages opened in Chromium {chromium.version}")
         chromium.close()
     return problems
 
