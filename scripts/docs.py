@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "docs"
 HTML, SCREENSHOTS = OUT / "html", OUT / "screenshots"
+HEIGHT = "document.documentElement.scrollHeight"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -60,7 +61,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def look(browser: str) -> list[str]:
-    """Opens every page and takes a screenshot of it, where Chromium can; what went wrong with the page."""
+    """Opens every page and takes a screenshot of its top, where Chromium can; what went wrong with the page."""
     from playwright.sync_api import Error, sync_playwright
 
     problems: list[str] = []
@@ -78,8 +79,9 @@ def look(browser: str) -> list[str]:
             page.on("requestfailed", lambda r, report=report: report("not loaded", r.url))
             page.on("response", lambda r, report=report: r.ok or r.status == 304 or report(r.status, r.url))
             page.goto(f"{address}/{name}.html", wait_until="load")
+            top = {"x": 0, "y": 0, "width": 1500, "height": min(page.evaluate(HEIGHT), 15_000)}
             try:
-                page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+                page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True, clip=top)
             except Error as error:  # a machine under load may fail to draw a page that has loaded well
                 print(f"docs: {name}: no screenshot: {error.message.splitlines()[0]}")
             page.close()
