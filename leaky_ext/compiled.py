@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import inductor, reference  # noqa: F401  (inductor registers the decompositions)
+from . import functional, inductor, reference  # noqa: F401  (inductor registers the decompositions)
 from .autograd import PassGradient
 from .functional import register_sharding
-from .reference import check, check_straight_through, opmath
+from .reference import as_tensor, check, check_straight_through
 from .torch_private import backend_name, dual_level, is_exporting, is_transformed, transforms_active
 
-ops = torch.ops.leaky_ext
+forward = torch.ops.leaky_ext.forward.default
 
 TAKE_OPERATORS = {"inductor", "eager", "aot_eager", "aot_eager_decomp_partition", "cudagraphs"}
 
@@ -32,25 +32,27 @@ def traced_for() -> str:
     return "reference" if is_exporting() or name not in TAKE_OPERATORS else name
 
 
-def activation(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
-    """A call of the public `function` while compiling or exporting."""
+def activation(function: str, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
+    """A call of the public function of that name while compiling or exporting.
+
+    Few globals are read here: Dynamo guards each of them, at every call of what is compiled.
+    """
     backend = traced_for()
     if backend == "reference" or x.is_nested:
-        return getattr(reference, function.__name__)(x, alpha, **options)
-    if backend == "inductor" and _tangent_from_outside(x, alpha):
-        return _eager(function, x, alpha, options)
+        return getattr(reference, function)(x, alpha, **options)
+    if backend == "inductor" and dual_level() >= 0 and _tangent_from_outside(x, alpha):
+        return _eager(getattr(functional, function), x, alpha, options)
     check(x, alpha, options["channel_dim"])  # here, so that the error is the one of an eager call
-    if not isinstance(alpha, Tensor):  # a product keeps a number that changes dynamic; an operator's argument does not
-        alpha = torch.ones((), dtype=opmath(x.dtype), device=x.device) * alpha
-    if function.__name__.endswith("_"):  # of a copy, for backward needs x as it was; functionalization removes it
-        return x.copy_(ops.forward(x.clone(), alpha, 0.0, options["channel_dim"], formula))
-    return ops.forward(x, alpha, 0.0, options["channel_dim"], formula)
+    slope = as_tensor(alpha, x)
+    if function.endswith("_"):  # of a copy, for backward needs x as it was; functionalization removes it
+        return x.copy_(forward(x.clone(), slope, 0.0, options["channel_dim"], formula))
+    return forward(x, slope, 0.0, options["channel_dim"], formula)
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     """`straight_through` while compiling or exporting."""
     plain = traced_for() == "reference"
-    if not plain and _tangent_from_outside(x_forward, x_backward):
+    if not plain and dual_level() >= 0 and _tangent_from_outside(x_forward, x_backward):
         return _eager(reference.straight_through, x_forward, x_backward, {})
     if plain or is_transformed():
         return reference.straight_through(x_forward, x_backward)
@@ -60,8 +62,8 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
 
 
 def _tangent_from_outside(*tensors: Any) -> bool:
-    """Whether forward-mode AD is entered around what is compiled. The compiler sees tangents that it makes itself."""
-    if dual_level() < 0 or transforms_active():
+    """Whether forward-mode AD was entered around what is compiled: a compiler sees tangents that it makes itself."""
+    if transforms_active():
         return False
     return not any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 

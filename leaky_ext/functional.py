@@ -5,7 +5,6 @@ is the operator (csrc/operators.h), called through `_C.activation` if the argume
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -86,7 +85,7 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
         y = _C.activation(x, alpha, channel_dim, formula, False)
         if y is not NotImplemented:
             return y
-    return _dispatch(learnable_leaky_relu, x, alpha, formula, channel_dim=channel_dim, save=save)
+    return _dispatch("learnable_leaky_relu", x, alpha, formula, channel_dim=channel_dim, save=save)
 
 
 def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1) -> Tensor:
@@ -100,7 +99,7 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
         y = _C.activation(x, alpha, channel_dim, LEAKY_RELU, True)
         if y is not NotImplemented:
             return x
-    return _dispatch(learnable_leaky_relu_, x, alpha, LEAKY_RELU, channel_dim=channel_dim)
+    return _dispatch("learnable_leaky_relu_", x, alpha, LEAKY_RELU, channel_dim=channel_dim)
 
 
 def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
@@ -129,7 +128,7 @@ def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_di
         y = _C.activation(x, alpha, channel_dim, RELU, False)
         if y is not NotImplemented:
             return y
-    return _dispatch(straight_through_relu, x, alpha, RELU, channel_dim=channel_dim)
+    return _dispatch("straight_through_relu", x, alpha, RELU, channel_dim=channel_dim)
 
 
 def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
@@ -143,7 +142,7 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
         y = _C.activation(x, alpha, channel_dim, RELU, True)
         if y is not NotImplemented:
             return x
-    return _dispatch(straight_through_relu_, x, alpha, RELU, channel_dim=channel_dim)
+    return _dispatch("straight_through_relu_", x, alpha, RELU, channel_dim=channel_dim)
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
@@ -176,25 +175,25 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     return x_forward.detach()
 
 
-def _dispatch(function: Callable, x: Tensor, alpha: Tensor | float, formula: int, **options: Any) -> Tensor:
-    """A call of the public `function` that `_C.activation` did not take."""
+def _dispatch(name: str, x: Tensor, alpha: Tensor | float, formula: int, **options: Any) -> Tensor:
+    """A call of the public function `name` that `_C.activation` did not take."""
     if is_compiling():
         from .compiled import activation  # which imports Dynamo and Inductor
 
-        return activation(function, x, alpha, formula, options)
+        return activation(name, x, alpha, formula, options)
     if torch_private.is_tracing():
-        return getattr(reference, function.__name__)(x, alpha, **options)
+        return getattr(reference, name)(x, alpha, **options)
     if has_torch_function((x, alpha)):
-        return handle_torch_function(function, (x, alpha), x, alpha, **options)
+        return handle_torch_function(globals()[name], (x, alpha), x, alpha, **options)
     if not isinstance(x, Tensor):
         raise TypeError(f"leaky_ext: x must be a Tensor, got {type(x).__name__}")
     if x.is_nested:
         if x.layout is not torch.jagged:
             raise NotImplementedError(f"leaky_ext: a nested x must have layout=torch.jagged, got {x.layout}")
-        return getattr(reference, function.__name__)(x, alpha, **options)
+        return getattr(reference, name)(x, alpha, **options)
     register_sharding()
     slope, value = reference.slope_and_value(alpha)
-    op = ops.forward_ if function.__name__.endswith("_") else ops.forward
+    op = ops.forward_ if name.endswith("_") else ops.forward
     return op(x, slope, value, options["channel_dim"], formula)
 
 
