@@ -120,7 +120,7 @@ NOT_OURS = {"PATH", "LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS"}
 
 
 def test_the_page_of_environment_variables_is_complete() -> None:
-    sources = [ROOT / "setup.py", ROOT / "Makefile", DOCS / "conf.py"]
+    sources = [ROOT / "setup.py", ROOT / "Makefile", ROOT / ".ci" / "run", DOCS / "conf.py"]
     for folder in ("csrc", "leaky_ext", "scripts", "build_backend"):
         sources += [path for path in (ROOT / folder).rglob("*.*") if path.suffix not in (".so", ".pyc")]
     text = "\n".join(path.read_text() for path in sources)
