@@ -25,6 +25,8 @@ __all__ = [
 # Formula of csrc/kernels.h, as the operators take it.
 LEAKY_RELU, LEAKY_RELU_SIGNED, RELU = range(3)
 
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 
 def negative(x: Tensor) -> Tensor:
     """Where the slope applies: not (x >= 0), so NaN too, but neither +0.0 nor -0.0."""
@@ -61,12 +63,11 @@ def leaky(where: Tensor, slope: Tensor | float, x: Tensor) -> Tensor:
 
 def check(x: Tensor, alpha: Tensor | float = 0.0, channel_dim: int = 1) -> None:
     """Raises what the operators raise for arguments that fit no rule."""
-    for name, tensor in (("x", x), ("alpha", alpha)):
-        if isinstance(tensor, Tensor) and (not tensor.is_floating_point() or tensor.dtype.itemsize == 1):
-            raise TypeError(f"leaky_ext: {name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
+    check_dtype(x, "x")
     if not isinstance(alpha, Tensor):
         check_number(alpha)
         return
+    check_dtype(alpha, "alpha")
     one = alpha.numel() == 1
     if alpha.device != x.device and not (one and alpha.device.type == "cpu" and not alpha.requires_grad):
         raise RuntimeError(f"leaky_ext: alpha is on {alpha.device}, but x is on {x.device}")
@@ -104,6 +105,11 @@ def slope_and_value(alpha: Tensor | float) -> tuple[Tensor | None, float]:
         return alpha, 0.0
     check_number(alpha)
     return None, float(alpha)
+
+
+def check_dtype(tensor: Tensor, name: str) -> None:
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"leaky_ext: {name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
 
 
 def check_straight_through(x_forward: Tensor, x_backward: Tensor) -> None:
