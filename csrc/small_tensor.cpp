@@ -1,10 +1,13 @@
 #include "small_tensor.h"
 
 #include <ATen/EmptyTensor.h>
-#include <ATen/ops/empty.h>
 #include <c10/core/CPUAllocator.h>
 
 #include <cstdlib>
+
+#if defined(LEAKY_WITH_CUDA)
+#include <ATen/cuda/EmptyTensor.h>
+#endif
 
 namespace leaky_ext {
 namespace {
@@ -31,7 +34,9 @@ class MallocAllocator final : public c10::Allocator {
 }  // namespace
 
 at::Tensor small_tensor(at::IntArrayRef sizes, const at::TensorOptions& options) {
-  if (!options.device().is_cpu()) return at::empty(sizes, options);
+#if defined(LEAKY_WITH_CUDA)
+  if (options.device().is_cuda()) return at::Tensor(at::detail::empty_cuda(sizes, options));
+#endif
   static MallocAllocator* allocator = new MallocAllocator();  // never freed: tensors may outlive static objects
   constexpr c10::DispatchKeySet cpu(c10::DispatchKey::CPU);
   return at::Tensor(

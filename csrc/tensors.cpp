@@ -4,7 +4,6 @@
 #include <ATen/MemoryOverlap.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorUtils.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
 
 #include "checks.h"
@@ -13,6 +12,7 @@
 #include "small_tensor.h"
 
 #if defined(LEAKY_WITH_CUDA)
+#include <ATen/cuda/EmptyTensor.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -24,9 +24,11 @@ namespace {
 using at::IntArrayRef;
 using at::Tensor;
 
-// On the CPU without the dispatcher, which costs more than the allocation.
+// Without the dispatcher, which costs more than the allocation.
 Tensor new_tensor(const Tensor& like, IntArrayRef sizes, IntArrayRef strides) {
-  if (!like.is_cpu()) return at::empty_strided(sizes, strides, like.options());
+#if defined(LEAKY_WITH_CUDA)
+  if (like.is_cuda()) return Tensor(at::detail::empty_strided_cuda(sizes, strides, like.scalar_type(), like.device()));
+#endif
   return at::detail::empty_strided_cpu(sizes, strides, like.scalar_type());
 }
 
@@ -98,7 +100,7 @@ void run(const Tensor& x, const BackwardArgs& args) {
   const c10::cuda::CUDAGuard guard(x.device());
   cuda::Launch launch = current_launch();
   const auto bytes = int64_t(cuda::workspace_bytes(args, launch.multiprocessors));
-  const Tensor workspace = bytes ? at::empty({bytes}, x.options().dtype(at::kByte)) : Tensor();
+  const Tensor workspace = bytes ? small_tensor({bytes}, x.options().dtype(at::kByte)) : Tensor();
   if (bytes) launch.workspace = workspace.mutable_data_ptr();
   cuda::backward(args, launch);
 #endif
