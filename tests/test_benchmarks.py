@@ -23,7 +23,7 @@ from benchmarks.networks import BLOCKS, NETWORKS
 from benchmarks.problems import problem
 from benchmarks.results import Results
 from benchmarks.run import measure_suite
-from benchmarks.timing import measure
+from benchmarks.timing import measure, without_drift
 from benchmarks.worker import measure_case
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,6 +210,16 @@ def test_contenders_take_turns() -> None:
     assert len(counts) == 1 and min(counts) >= 3
     turns = [name for name, before in zip(log, [None, *log], strict=False) if name != before]
     assert len(turns) > 2 * min(counts)  # far more than one turn each
+
+
+def test_a_drift_of_the_machine_is_taken_out() -> None:
+    speed = [1.0, 1.0, 1.5, 1.5, 1.0]
+    taken = {"a": [3.0 * s for s in speed], "b": [4.0 * s for s in speed], "c": [6.0 * s for s in speed]}
+    taken["c"][4] *= 7  # what hits one alone is left to the median
+    samples = without_drift(taken)
+    assert samples["a"] == pytest.approx([3.0] * 5)
+    assert samples["b"] == pytest.approx([4.0] * 5)
+    assert samples["c"] == pytest.approx([6.0] * 4 + [42.0])
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,11 @@ def test_more_than_2_to_the_31_elements(layout: str) -> None:
     torch.testing.assert_close(grad_alpha.double(), exact, rtol=1.1e-6, atol=0)
 
 
+def turned(t: torch.Tensor) -> torch.Tensor:
+    """On the GPU, with the first dimension innermost in memory."""
+    return t.transpose(0, -1).contiguous().cuda().transpose(0, -1)
+
+
 def test_short_set() -> None:
     """Every kernel once, in every dtype, with few elements: what compute-sanitizer can watch in a minute.
 
@@ -212,10 +217,11 @@ def test_short_set() -> None:
             ((5, 13, 11), 0),
         ):
             values, alpha = torch.randn(shape).to(dtype), (torch.rand(slopes or shape) + 0.1).to(dtype)
-            transposed = values.transpose(0, -1).contiguous().cuda().transpose(0, -1)
-            for x in (values.cuda(), transposed, values.flatten().cuda()[1:].view(-1, 1)):
-                a = alpha.cuda() if x.shape == values.shape else alpha.flatten().cuda()[:1]
-                torch.cuda.synchronize()  # initcheck reported what was just copied, and not after a wait
+            for x, a in (
+                (values.cuda(), alpha.cuda()),
+                (turned(values), alpha.cuda() if slopes else turned(alpha)),  # slopes of each element lie as x does
+                (values.flatten().cuda()[1:].view(-1, 1), alpha.flatten().cuda()[:1]),
+            ):
                 y, mask = raw.forward_mask(x, a)
                 grad_x, grad_alpha = raw.backward(x, x, a)
                 same(raw.backward_mask(x, mask, a, 1, x.stride()).cpu(), grad_x.cpu())
