@@ -76,8 +76,8 @@ def without_drift(samples: dict[str, list[float]]) -> dict[str, list[float]]:
     """Each sample as it would be in a round of the typical length: what made a round slow made all in it slow.
 
     A round's length is its median sample. Ratios of medians scatter half as much so, where neighbours or clocks change
-    the speed of a machine (UNet 2-D, inference, straight-through / ReLU, 5 processes on 2 virtual cores: 0.976 to 1.008;
-    as taken 0.942 to 1.018).
+    the speed of a machine (UNet 2-D, inference, straight-through / ReLU, 5 processes on 2 virtual cores: 0.976 to
+    1.008; as taken 0.942 to 1.018).
     """
     lengths = [statistics.median(taken) for taken in zip(*samples.values(), strict=True)]
     typical = statistics.median(lengths)
