@@ -217,10 +217,11 @@ def test_short_set() -> None:
             ((5, 13, 11), 0),
         ):
             values, alpha = torch.randn(shape).to(dtype), (torch.rand(slopes or shape) + 0.1).to(dtype)
+            one = alpha.flatten()[:1].cuda()
             for x, a in (
                 (values.cuda(), alpha.cuda()),
-                (turned(values), alpha.cuda() if slopes else turned(alpha)),  # slopes of each element lie as x does
-                (values.flatten().cuda()[1:].view(-1, 1), alpha.flatten().cuda()[:1]),
+                (turned(values), alpha.cuda() if slopes else one),  # others would be copied, to lie as x does
+                (values.flatten().cuda()[1:].view(-1, 1), one),
             ):
                 y, mask = raw.forward_mask(x, a)
                 grad_x, grad_alpha = raw.backward(x, x, a)
