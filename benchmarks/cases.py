@@ -119,7 +119,7 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
     for name, network in NETWORKS.items():
         if not network.available or (quick and name not in few):
             continue
-        case = Case(suite="networks", subject=name, task=TRAINING, contenders=MAIN, threads=threads)
+        case = Case(suite="networks", subject=name, task=TRAINING, contenders=(*MAIN, "none"), threads=threads)
         yield case
         yield replace(case, task=INFERENCE)
         if not quick:
@@ -130,7 +130,7 @@ def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
     """Training steps. Compiling takes longer than measuring."""
     for case in networks(threads=threads, quick=quick):
         if case.task == TRAINING and (not quick or case.subject == "MLP"):
-            yield replace(case, suite="networks-compiled", compiled=True)
+            yield replace(case, suite="networks-compiled", compiled=True, contenders=MAIN)
 
 
 SUITES = {

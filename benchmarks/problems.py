@@ -178,7 +178,9 @@ class NetworkProblem:
             reference = copy.deepcopy(self.model)
             reference = with_activation(reference, lambda prelu: Layer(plain, prelu.weight))
             self.references[key] = self.observe(reference.train(model.training), reference)
-        tolerance = 2e-3 if self.case.device == "cpu" else 2e-2  # convolutions on CUDA use TF32
+        # Convolutions on CUDA use TF32. Compiled, sums are taken in other orders, and inputs of an activation that are
+        # nearly 0 fall on its other side: PyTorch's own LeakyReLU is off by 0.004 in a residual network.
+        tolerance = 2e-2 if self.case.device == "cuda" else 1e-2 if self.case.compiled else 2e-3
         return wrong_network(self.observe(model, forward), self.references[key], tolerance)
 
     def observe(self, model: nn.Module, forward: Callable[[Tensor], Any]) -> dict[str, Tensor]:

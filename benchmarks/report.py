@@ -31,12 +31,13 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str
         cases = by_case(frame)
         if cases.empty:
             continue
-        table = pd.concat([cases[["subject", "compiled"]], versus(cases, OWN)], axis=1)
-        table = table.pivot(index="subject", columns="compiled", values=list(OWN)).reindex(cases["subject"].unique())
+        table = pd.concat([cases[["subject", "compiled"]], versus(cases, tables.IN_NETWORKS)], axis=1)
+        table = table.pivot(index="subject", columns="compiled", values=list(tables.IN_NETWORKS))
+        table = table.reindex(cases["subject"].unique()).dropna(axis="columns", how="all")
         table.loc["median"] = table.median()
         shown = pd.DataFrame({"training step of": table.index})
         for compiled, word in ((False, ""), (True, "compiled: ")):
-            for pair in OWN:
+            for pair in tables.IN_NETWORKS:
                 if (pair, compiled) in table:
                     shown[word + pair] = table[pair, compiled].map(speedup).values
         run = result.runs["networks"] if "networks" in result.runs else result.runs["networks-compiled"]
@@ -82,7 +83,7 @@ def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
         for task in (TRAINING, INFERENCE):
             for malloc, words in kept.items():
                 rows = pick(frame, suite=suite, task=task, malloc=malloc)
-                yield f"Networks, {task}, {how}{words}", ratios(rows, describe)
+                yield f"Networks, {task}, {how}{words}", ratios(rows, describe, tables.IN_NETWORKS)
         rows = pick(frame, suite=suite, malloc="default")
         yield f"Networks, {how}: MiB kept for backward", memory(rows, MAIN)
         yield f"Networks, {how}: peak of a training step, MiB", memory(rows, MAIN, "peak")

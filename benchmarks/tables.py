@@ -79,6 +79,7 @@ def versus(cases: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.Data
 
 
 OWN = {f"{ours} / {peer}": (ours, peer) for ours, peer in PEER.items()}
+IN_NETWORKS = OWN | {"none / PReLU": ("none", "PReLU")}  # what no activation at all would gain
 
 
 def ratios(
@@ -88,7 +89,7 @@ def ratios(
     cases = by_case(frame)
     if cases.empty:
         return "No rows.\n"
-    table = versus(cases, pairs).map(speedup)
+    table = versus(cases, pairs).dropna(axis="columns", how="all").map(speedup)
     table.insert(0, title, [label(case) for case in cases.itertuples()])
     first = next(iter(pairs.values()))[0]
     if first in cases:
