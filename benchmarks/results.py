@@ -36,7 +36,7 @@ def row(key: dict[str, Any], contender: str, results: list[dict[str, Any]]) -> d
 @dataclass
 class Results:
     machine: Machine
-    runs: dict[str, Run] = field(default_factory=dict)  # by suite
+    runs: dict[str, Run] = field(default_factory=dict)  # by suite, or by suite and what `only` named
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     @staticmethod
@@ -54,10 +54,16 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n')
 
-    def merge(self, suite: str, run: Run, rows: list[dict[str, Any]]) -> None:
-        """Replaces what was there of the suite."""
-        self.runs[suite] = run
-        self.rows = [row for row in self.rows if row["suite"] != suite] + rows
+    def merge(self, suite: str, run: Run, rows: list[dict[str, Any]], only: str | None = None) -> None:
+        """Replaces what was there of the suite; with `only`, the rows that were measured again, each in its place."""
+        if only is None:
+            self.runs = {name: other for name, other in self.runs.items() if name.partition(": ")[0] != suite}
+            self.runs[suite] = run
+            self.rows = [row for row in self.rows if row["suite"] != suite] + rows
+            return
+        self.runs[f"{suite}: {only}"] = run
+        new = {tuple(row[name] for name in ROW): row for row in rows}
+        self.rows = [new.pop(tuple(row[name] for name in ROW), row) for row in self.rows] + list(new.values())
 
     def frame(self) -> pd.DataFrame:
         """A row each, with `time` (the median over processes), in the order of the file."""

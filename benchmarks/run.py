@@ -25,19 +25,32 @@ from .machine import this_machine, this_run
 from .results import RESULTS, Results, row
 
 
-def run(suites: Sequence[str], *, device: str, quick: bool, threads: int | None, out: Path | None) -> Path:
-    """Measures suites one after the other. What a suite found is in the file as soon as it is done or interrupted."""
+def run(
+    suites: Sequence[str],
+    *,
+    device: str,
+    quick: bool,
+    threads: int | None,
+    only: str | None = None,
+    seconds: float | None = None,
+    out: Path | None,
+) -> Path:
+    """Measures suites one after the other. What a suite found is in the file as soon as it is done or interrupted.
+
+    `only`: cases whose subject has this in its name. `seconds`: in place of SECONDS of the suite.
+    """
     machine = this_machine(device)
     path = out or RESULTS / f"{machine.slug}{'.quick' if quick else ''}.json"
     for suite in suites:
         cases = select(suite, device=device, threads=threads or torch.get_num_threads(), quick=quick)
+        cases = [case for case in cases if only is None or only in case.subject]
         begin = time.monotonic()
-        processes, seconds = (1, SECONDS[suite] / 3) if quick else (PROCESSES[suite], SECONDS[suite])
+        processes, each = (1, SECONDS[suite] / 3) if quick else (PROCESSES[suite], SECONDS[suite])
         if device == "cuda":  # no heap of the host's decides there
             processes = 1
-        rows, interrupted = measure_suite(suite, cases, processes=processes, seconds=seconds)
+        rows, interrupted = measure_suite(suite, cases, processes=processes, seconds=seconds or each)
         results = Results.load(path) if path.exists() else Results(machine)
-        results.merge(suite, this_run(quick=quick, seconds=time.monotonic() - begin), rows)
+        results.merge(suite, this_run(quick=quick, seconds=time.monotonic() - begin), rows, only)
         results.save(path)
         if interrupted:
             break

@@ -19,9 +19,10 @@ pytest.importorskip("pandas")  # not on machines that run other tests alone
 from benchmarks import run
 from benchmarks.cases import BOTH, FORWARD, INFERENCE, SIZES, SUITES, THEN_READ, TRAINING, Case, select
 from benchmarks.contenders import BY_HAND, CONTENDERS, MAIN, PEER, Contender, Layer, where
+from benchmarks.machine import this_machine, this_run
 from benchmarks.networks import BLOCKS, NETWORKS
 from benchmarks.problems import problem
-from benchmarks.results import Results
+from benchmarks.results import Results, row
 from benchmarks.run import measure_suite
 from benchmarks.timing import measure, without_drift
 from benchmarks.worker import measure_case
@@ -291,6 +292,20 @@ def test_runs_merge_into_one_file(tmp_path: Path) -> None:
     assert [row["suite"] for row in again.rows].count("calls") == len(first.rows) - 1
     assert [row["suite"] for row in again.rows].count("networks") == 1
     assert "learnable / PReLU" in done.stdout
+
+
+def test_a_part_of_a_suite_replaces_its_rows_alone() -> None:
+    def rows(time: float, *subjects: str) -> list[dict[str, Any]]:
+        cases = [replace(CASE, suite="operators", subject=subject) for subject in subjects]
+        return [row(case.key, "ReLU", [{"samples": [time]}]) for case in cases]
+
+    results = Results(this_machine("cpu"))
+    results.merge("operators", this_run(quick=False, seconds=1), rows(1, "UNet", "MLP"))
+    results.merge("operators", this_run(quick=False, seconds=2), rows(2, "UNet", "RNet"), only="Net")
+    assert [(r["subject"], r["times"]) for r in results.rows] == [("UNet", [2]), ("MLP", [1]), ("RNet", [2])]
+    assert {suite: run.seconds for suite, run in results.runs.items()} == {"operators": 1, "operators: Net": 2}
+    results.merge("operators", this_run(quick=False, seconds=3), rows(3, "MLP"))
+    assert [r["times"] for r in results.rows] == [[3]] and list(results.runs) == ["operators"]
 
 
 def test_unknown_suites_are_named() -> None:
