@@ -12,6 +12,7 @@ from . import charts, tables
 from .cases import BOTH, FORWARD, INFERENCE, THEN_READ, TRAINING, size_name
 from .contenders import BY_HAND, MAIN
 from .machine import ROOT
+from .networks import NETWORKS
 from .results import RESULTS, Results, load_all
 from .tables import OWN, by_case, describe, duration, in_full, markdown, memory, pick, ratios, speedup, versus
 
@@ -33,7 +34,8 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str
             continue
         table = pd.concat([cases[["subject", "compiled"]], versus(cases, tables.IN_NETWORKS)], axis=1)
         table = table.pivot(index="subject", columns="compiled", values=list(tables.IN_NETWORKS))
-        table = table.reindex(cases["subject"].unique()).dropna(axis="columns", how="all")
+        order = [name for name in dict.fromkeys([*NETWORKS, *cases["subject"]]) if name in table.index]
+        table = table.reindex(order).dropna(axis="columns", how="all")
         table.loc["median"] = table.median()
         shown = pd.DataFrame({"training step of": table.index})
         for compiled, word in ((False, ""), (True, "compiled: ")):
