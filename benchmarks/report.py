@@ -12,7 +12,6 @@ from . import charts, tables
 from .cases import BOTH, FORWARD, INFERENCE, THEN_READ, TRAINING, size_name
 from .contenders import BY_HAND, MAIN
 from .machine import ROOT
-from .networks import NETWORKS
 from .results import RESULTS, Results, load_all
 from .tables import OWN, by_case, describe, duration, in_full, markdown, memory, pick, ratios, speedup, versus
 
@@ -29,13 +28,12 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str
     parts = []
     for name, result in results.items():
         frame = pick(result.frame(), suite=("networks", "networks-compiled"), task=TRAINING, malloc="default")
-        cases = by_case(frame)
+        cases = by_case(frame).sort_values("compiled", kind="stable")
         if cases.empty:
             continue
         table = pd.concat([cases[["subject", "compiled"]], versus(cases, tables.IN_NETWORKS)], axis=1)
         table = table.pivot(index="subject", columns="compiled", values=list(tables.IN_NETWORKS))
-        order = [name for name in dict.fromkeys([*NETWORKS, *cases["subject"]]) if name in table.index]
-        table = table.reindex(order).dropna(axis="columns", how="all")
+        table = table.reindex(cases["subject"].unique()).dropna(axis="columns", how="all")
         table.loc["median"] = table.median()
         shown = pd.DataFrame({"training step of": table.index})
         for compiled, word in ((False, ""), (True, "compiled: ")):

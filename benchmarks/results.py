@@ -33,6 +33,10 @@ def row(key: dict[str, Any], contender: str, results: list[dict[str, Any]]) -> d
     }
 
 
+def identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ROW)
+
+
 @dataclass
 class Results:
     machine: Machine
@@ -58,12 +62,10 @@ class Results:
         """Replaces what was there of the suite; with `only`, the rows that were measured again, each in its place."""
         if only is None:
             self.runs = {name: other for name, other in self.runs.items() if name.partition(": ")[0] != suite}
-            self.runs[suite] = run
-            self.rows = [row for row in self.rows if row["suite"] != suite] + rows
-            return
-        self.runs[f"{suite}: {only}"] = run
-        new = {tuple(row[name] for name in ROW): row for row in rows}
-        self.rows = [new.pop(tuple(row[name] for name in ROW), row) for row in self.rows] + list(new.values())
+            self.rows = [row for row in self.rows if row["suite"] != suite]
+        self.runs[suite if only is None else f"{suite}: {only}"] = run
+        new = {identity(row): row for row in rows}
+        self.rows = [new.pop(identity(row), row) for row in self.rows] + list(new.values())
 
     def frame(self) -> pd.DataFrame:
         """A row each, with `time` (the median over processes), in the order of the file."""

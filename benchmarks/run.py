@@ -41,9 +41,15 @@ def run(
     """
     machine = this_machine(device)
     path = out or RESULTS / f"{machine.slug}{'.quick' if quick else ''}.json"
-    for suite in suites:
-        cases = select(suite, device=device, threads=threads or torch.get_num_threads(), quick=quick)
-        cases = [case for case in cases if only is None or only in case.subject]
+    threads = threads or torch.get_num_threads()
+    chosen = {suite: select(suite, device=device, threads=threads, quick=quick) for suite in suites}
+    if only is not None:
+        chosen = {suite: [case for case in cases if only in case.subject] for suite, cases in chosen.items()}
+        if not any(chosen.values()):
+            raise SystemExit(f"no case of {', '.join(suites)} has {only!r} in its name")
+    for suite, cases in chosen.items():
+        if not cases:
+            continue
         begin = time.monotonic()
         processes, each = (1, SECONDS[suite] / 3) if quick else (PROCESSES[suite], SECONDS[suite])
         if device == "cuda":  # no heap of the host's decides there

@@ -54,8 +54,9 @@ def pick(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
 def by_case(frame: pd.DataFrame) -> pd.DataFrame:
     """One line for each case, in the order of the file, with the times of each contender: a list, one per process."""
     timed = frame[frame["problem"] == ""]
-    table = timed.pivot_table(index=list(KEY), columns="contender", values="times", aggfunc="first", sort=False)
-    return table.reset_index()
+    table = timed.pivot_table(index=list(KEY), columns="contender", values="times", aggfunc="first")
+    order = pd.MultiIndex.from_frame(timed[list(KEY)].drop_duplicates())  # sort=False keeps that of one contender alone
+    return table.reindex(order).reset_index()
 
 
 def ratio(mine: Any, theirs: Any) -> float:

@@ -24,6 +24,7 @@ from benchmarks.networks import BLOCKS, NETWORKS
 from benchmarks.problems import problem
 from benchmarks.results import Results, row
 from benchmarks.run import measure_suite
+from benchmarks.tables import by_case
 from benchmarks.timing import measure, without_drift
 from benchmarks.worker import measure_case
 
@@ -221,6 +222,7 @@ def test_a_drift_of_the_machine_is_taken_out() -> None:
     assert samples["a"] == pytest.approx([3.0] * 5)
     assert samples["b"] == pytest.approx([4.0] * 5)
     assert samples["c"] == pytest.approx([6.0] * 4 + [42.0])
+    assert without_drift({"alone": [1.0, 2.0]}) == {"alone": [1.0, 2.0]}
 
 
 @pytest.mark.parametrize(
@@ -294,6 +296,13 @@ def test_runs_merge_into_one_file(tmp_path: Path) -> None:
     assert "learnable / PReLU" in done.stdout
 
 
+def test_tables_keep_the_order_of_the_file() -> None:
+    results = Results(this_machine("cpu"))
+    for subject, names in (("RNet", ("ReLU", "none")), ("MLP", ("ReLU",)), ("ANet", ("none", "ReLU"))):
+        results.rows += [row(replace(CASE, subject=subject).key, name, [{"samples": [1.0]}]) for name in names]
+    assert list(by_case(results.frame())["subject"]) == ["RNet", "MLP", "ANet"]
+
+
 def test_a_part_of_a_suite_replaces_its_rows_alone() -> None:
     def rows(time: float, *subjects: str) -> list[dict[str, Any]]:
         cases = [replace(CASE, suite="operators", subject=subject) for subject in subjects]
@@ -312,3 +321,10 @@ def test_unknown_suites_are_named() -> None:
     command = [sys.executable, "-m", "benchmarks", "run", "no-such-suite"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "no such suite: no-such-suite" in done.stderr
+
+
+def test_only_what_no_case_is_named_is_an_error(tmp_path: Path) -> None:
+    out = tmp_path / "machine.json"
+    with pytest.raises(SystemExit, match="no case of calls, networks has 'no-such-network' in its name"):
+        run.run(["calls", "networks"], device="cpu", quick=True, threads=1, only="no-such-network", out=out)
+    assert not out.exists()
