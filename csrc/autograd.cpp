@@ -62,9 +62,14 @@ Tensor times_slope_where_negative(const Tensor& t, const Tensor& x, const SlopeA
 
 void add(Tensor& sum, const Tensor& term) { sum = sum.defined() ? at::add(sum, term) : term; }
 
-struct ForwardNode : SavingNode<ForwardNode> {
-  Formula formula = Formula::LeakyReLU;
+// The operator's number of what was saved. A graph that holds the number tells its compiler of which formula x was.
+int64_t kind_number(const Unpacked& from, Need need) {
+  if (from.kind != Saved::Input) return int64_t(from.kind);
+  if (from.formula == Formula::ReLU && !need[1]) return kInputOfReLU;
+  return from.formula == Formula::LeakyReLUSigned ? kInputOfLeakyReLU : int64_t(Saved::Input);
+}
 
+struct ForwardNode : SavingNode<ForwardNode> {
   std::string name() const override {
     return formula == Formula::ReLU ? "StraightThroughReluBackward0" : "LearnableLeakyReluBackward0";
   }
@@ -84,7 +89,7 @@ struct ForwardNode : SavingNode<ForwardNode> {
       both = backward_from_input(grad, x, from.slope(), need);
     } else {
       both = operators::Backward::call(grad, from.saved, from.mask, from.alpha, from.value, from.channel_dim,
-                                       int64_t(from.kind), stride, need);
+                                       kind_number(from, need), stride, need);
     }
     result[0] = std::move(std::get<0>(both));
     if (need[1]) result[1] = std::move(std::get<1>(both));
@@ -238,7 +243,7 @@ Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor
   const SlopeArg slope{alpha, value, channel_dim};
   const bool needs_graph = any_requires_grad(grad, saved, alpha);
   const bool has_tangent = isFwGradDefined(grad) || isFwGradDefined(saved) || isFwGradDefined(alpha);
-  if (kind != int64_t(Saved::Input) && (needs_graph || has_tangent)) {
+  if (saved_of(kind) != Saved::Input && (needs_graph || has_tangent)) {
     return backward_from_input(grad, formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
                                need);
   }

@@ -62,8 +62,8 @@ Formula formula_of(int64_t number) {
 }
 
 Saved saved_of(int64_t number) {
-  TORCH_CHECK_VALUE(number >= 0 && number <= int64_t(Saved::Mask), "leaky_ext: kind must be 0 to 3, got ", number);
-  return Saved(number);
+  TORCH_CHECK_VALUE(number >= 0 && number <= kInputOfLeakyReLU, "leaky_ext: kind must be 0 to 5, got ", number);
+  return number <= int64_t(Saved::Mask) ? Saved(number) : Saved::Input;
 }
 
 void check_kind(const OptionalTensor& saved, const OptionalTensor& mask, Saved kind) {

@@ -36,6 +36,9 @@ void check_saved(const at::Tensor& grad, const OptionalTensor& saved, const Opti
                  at::OptionalIntArrayRef stride, Saved kind);
 
 Formula formula_of(int64_t number);
+
+// Kinds that are Saved::Input, and tell a compiler of which formula (operators.h).
+constexpr int64_t kInputOfReLU = 4, kInputOfLeakyReLU = 5;
 Saved saved_of(int64_t number);
 
 // All that an operator checks of x and the slope.

@@ -33,6 +33,7 @@ struct Unpacked {
   OptionalTensor saved, mask, alpha;
   at::Scalar value;
   int64_t channel_dim = 1;
+  Formula formula = Formula::LeakyReLU;  // of ForwardNode
   Saved kind = Saved::Input;
   std::vector<int64_t> stride;
   std::vector<bool> needed;
@@ -47,6 +48,7 @@ struct SavingNode : Node {
   SavedVariable grad, saved, mask, alpha;
   at::Scalar value;
   int64_t channel_dim = 1;
+  Formula formula = Formula::LeakyReLU;
   Saved kind = Saved::Input;
   std::vector<int64_t> stride;  // of y, where the mask alone was saved and y is not contiguous
 
@@ -76,6 +78,7 @@ struct SavingNode : Node {
     args.collect(alpha, false);
     args.collect(value);
     args.collect(channel_dim);
+    args.collect(int64_t(formula));
     args.collect(int64_t(kind));
     args.collect(stride);
   }
@@ -113,6 +116,7 @@ struct SavingNode : Node {
             defined(alpha.unpack()),
             value,
             channel_dim,
+            formula,
             kind,
             stride,
             needed};
@@ -125,6 +129,7 @@ struct SavingNode : Node {
     packed.pack(from.alpha.value_or(at::Tensor()));
     packed.pack(from.value);
     packed.pack(from.channel_dim);
+    packed.pack(int64_t(from.formula));
     packed.pack(int64_t(from.kind));
     packed.pack(from.stride);
     packed.pack(from.needed);
@@ -139,6 +144,7 @@ struct SavingNode : Node {
     from.alpha = defined(packed.unpack<at::Tensor>());
     from.value = packed.unpack<at::Scalar>();
     from.channel_dim = packed.unpack<int64_t>();
+    from.formula = Formula(packed.unpack<int64_t>());
     from.kind = Saved(packed.unpack<int64_t>());
     from.stride = packed.unpack<std::vector<int64_t>>();
     from.needed = packed.unpack<std::vector<bool>>();

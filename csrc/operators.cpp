@@ -90,6 +90,11 @@ void implement_by_formulas(torch::Library& m) {
          });
 }
 
+Tensor compiled(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula,
+                int64_t /*revision*/) {
+  return Forward::call(x, alpha, value, dim, formula);
+}
+
 void refuse_nested(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
   TORCH_CHECK_NOT_IMPLEMENTED(false, op.schema().operator_name(),
                               ": operators take no nested tensors; leaky_ext's Python functions take those with "
@@ -109,6 +114,7 @@ void refuse_cuda(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit:
 
 TORCH_LIBRARY(leaky_ext, m) {
   leaky_ext::for_each_operator([&](auto op, auto) { m.def(op.kSchema, {at::Tag::pt2_compliant_tag}); });
+  m.def(leaky_ext::operators::Compiled::kSchema, {at::Tag::pt2_compliant_tag});
 }
 
 TORCH_LIBRARY_IMPL(leaky_ext, CPU, m) { leaky_ext::implement_by_kernels(m); }
@@ -127,6 +133,10 @@ TORCH_LIBRARY_IMPL(leaky_ext, CompositeExplicitAutograd, m) {
   leaky_ext::implement_by_formulas(m);
   leaky_ext::implement_in_place_by_copy(m);
 }
+
+TORCH_LIBRARY_IMPL(leaky_ext, CompositeImplicitAutograd, m) { m.impl("compiled", &leaky_ext::compiled); }
+
+TORCH_LIBRARY_IMPL(leaky_ext, FuncTorchBatched, m) { m.impl("compiled", &leaky_ext::compiled); }
 
 TORCH_LIBRARY_IMPL(leaky_ext, Functionalize, m) { leaky_ext::implement_in_place_by_copy(m); }
 

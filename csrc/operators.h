@@ -4,7 +4,10 @@
 //   alpha, value   the slope: a tensor, or else a number
 //   channel_dim    the dimension of x that a 1-D alpha with several elements applies to
 //   formula        Formula of kernels.h: 0 leaky ReLU, 1 the same with +0.0 for -0.0 (save="output"), 2 ReLU
-//   kind           Saved of kernels.h, what `saved` and `mask` are: 0 x, 1 y, 2 y and the mask, 3 the mask alone
+//   kind           Saved of kernels.h, what `saved` and `mask` are: 0 x, 1 y, 2 y and the mask, 3 the mask alone;
+//                  4 and 5 are x too: a compiler may keep y of the straight-through ReLU (4), or y of the leaky ReLU
+//                  and whether x is negative (5), and compute the gradients from these
+//   revision       of leaky_ext/inductor.py; unused here. PyTorch's caches of compiled graphs hold it in their keys
 //   stride         of y, where the mask alone was saved and y is not contiguous: the mask is in y's memory order
 #pragma once
 
@@ -81,6 +84,13 @@ struct ForwardMask_
   static constexpr const char* kSchema =
       "forward_mask_(Tensor(a!) x, Tensor? alpha, Scalar value=0.01, int channel_dim=1, int formula=0) "
       "-> Tensor mask";
+};
+
+// Calls forward. The graphs that Dynamo makes hold this operator; tracers below Dynamo see forward alone.
+struct Compiled
+    : Operator<Compiled, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t, int64_t)> {
+  static constexpr const char* kSchema =
+      "compiled(Tensor x, Tensor? alpha, Scalar value, int channel_dim, int formula, int revision) -> Tensor";
 };
 
 // A gradient that is not needed comes back undefined.

@@ -50,8 +50,8 @@ def backward(
     *rest: Any,
 ) -> tuple[tuple[Tensor | None, Tensor | None], tuple[int | None, int | None]]:
     value, channel_dim, kind, _, output_mask = _with_defaults(rest, (0.01, 1, 0, None, (True, True)))
-    if saved is None or kind != 0:
-        raise NotImplementedError("leaky_ext: vmap of backward needs x itself: kind must be 0")
+    if saved is None or kind not in (0, 4, 5):
+        raise NotImplementedError("leaky_ext: vmap of backward needs x itself: kind must be 0, 4 or 5")
     need_x, need_alpha = output_mask[0], output_mask[1] and alpha is not None
     alpha_dim = in_dims[3]
     grad = batch_first(grad, in_dims[0], info.batch_size)

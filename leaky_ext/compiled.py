@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import functional, inductor, reference  # noqa: F401  (inductor registers the decompositions)
+from . import functional, inductor, reference
 from .autograd import PassGradient
 from .functional import register_sharding
+from .inductor import REVISION
 from .reference import as_tensor, check, check_straight_through
 from .torch_private import backend_name, dual_level, is_exporting, is_transformed, transforms_active
 
-forward = torch.ops.leaky_ext.forward.default
+forward = torch.ops.leaky_ext.compiled.default
 
 TAKE_OPERATORS = {"inductor", "eager", "aot_eager", "aot_eager_decomp_partition", "cudagraphs"}
 
@@ -29,7 +30,9 @@ def traced_for() -> str:
     """The backend if it takes operators, else "reference"."""
     register_sharding()
     name = backend_name()
-    return "reference" if is_exporting() or name not in TAKE_OPERATORS else name
+    if is_exporting() or name not in TAKE_OPERATORS or not inductor.register():
+        return "reference"
+    return name
 
 
 def activation(function: str, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
@@ -45,8 +48,8 @@ def activation(function: str, x: Tensor, alpha: Tensor | float, formula: int, op
     check(x, alpha, options["channel_dim"])  # here, so that the error is the one of an eager call
     slope = as_tensor(alpha, x)
     if function.endswith("_"):  # of a copy, for backward needs x as it was; functionalization removes it
-        return x.copy_(forward(x.clone(), slope, 0.0, options["channel_dim"], formula))
-    return forward(x, slope, 0.0, options["channel_dim"], formula)
+        return x.copy_(forward(x.clone(), slope, 0.0, options["channel_dim"], formula, REVISION))
+    return forward(x, slope, 0.0, options["channel_dim"], formula, REVISION)
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:

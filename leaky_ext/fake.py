@@ -72,9 +72,9 @@ def _check_saved(
     grad: Tensor, saved: Tensor | None, mask: Tensor | None, kind: int, stride: Sequence[int] | None
 ) -> None:
     """Raises what `check_saved` in csrc/checks.cpp raises."""
-    if not 0 <= kind <= 3:
-        raise ValueError(f"leaky_ext: kind must be 0 to 3, got {kind}")
-    has_saved, has_mask = kind != 3, kind >= 2
+    if not 0 <= kind <= 5:
+        raise ValueError(f"leaky_ext: kind must be 0 to 5, got {kind}")
+    has_saved, has_mask = kind != 3, kind in (2, 3)
     if (saved is not None, mask is not None) != (has_saved, has_mask):
         tensor, bits = ("a" if has else "no" for has in (has_saved, has_mask))
         raise ValueError(f"leaky_ext: kind {kind} takes {tensor} saved tensor and {bits} mask")

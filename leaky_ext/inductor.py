@@ -1,33 +1,45 @@
 """The operators as Inductor is to compile them: expressions that fuse with their neighbours.
 
-Importing this module registers them; compiled.py does so when Dynamo first meets a call. They compute what the kernels
-compute; which of several equal expressions stands here was chosen by what Inductor makes of it.
+They compute what the kernels compute. The spelling was chosen for the code that Inductor generates, and for what its
+partitioner can keep for backward: y and its sign, in place of x.
+
+- The straight-through ReLU writes -0.0 where x is negative and +0.0 where x is zero of either sign. The value is ReLU's,
+  and the sign of y tells whether x was negative. The next layer keeps y anyway.
+- With save="output", backward rebuilds x from y, and from one byte per element that holds whether x was negative.
+
+backward is traced with x, and computes y again from it, by the expressions of the forward. The partitioner merges equal
+expressions, and then keeps y if that costs less than to keep x.
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
+import zlib
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._inductor.decomposition import register_decomposition
+from torch._inductor import decomposition as inductor_decomposition
 
-from .reference import LEAKY_RELU_SIGNED, RELU, opmath, slopes
+from ._build import VERSION
+from .reference import RELU, opmath, slopes
 
 ops = torch.ops.leaky_ext
 
+INPUT, INPUT_OF_RELU, INPUT_OF_LEAKY_RELU = 0, 4, 5  # kinds of ops.backward that x is saved for: csrc/operators.h
 
-@register_decomposition([ops.forward.default])
+
 def forward(x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0) -> Tensor:
     if formula == RELU:
-        return torch.where(x < 0, 0, x)
+        # No constant -0.0: it compares equal to 0.0, so a compiler may merge it with a 0.0 of the same graph.
+        magnitude = torch.relu(x).abs()
+        return torch.where(x < 0, -magnitude, magnitude)
     wide = x.to(opmath(x.dtype))
     slope = slopes(x, value if alpha is None else alpha, channel_dim)
-    y = torch.where(x >= 0, wide + 0.0 if formula == LEAKY_RELU_SIGNED else wide, slope * wide)
-    return y.to(x.dtype)
+    return torch.where(x >= 0, wide, slope * wide).to(x.dtype)
 
 
-@register_decomposition([ops.backward.default])
 def backward(
     grad: Tensor,
     saved: Tensor | None,
@@ -39,28 +51,73 @@ def backward(
     stride: Any = None,
     output_mask: Any = (True, True),
 ) -> Any:
-    if kind != 0:  # saved by an eager forward, under compiled autograd: the operator itself will do
+    if kind not in (INPUT, INPUT_OF_RELU, INPUT_OF_LEAKY_RELU):  # saved by an eager forward, under compiled autograd
         return NotImplemented
     assert saved is not None
-    wide = grad.to(opmath(grad.dtype))
-    slope = slopes(saved, value if alpha is None else alpha, channel_dim)
+    x, wide = saved, grad.to(opmath(grad.dtype))
+    slope = slopes(x, value if alpha is None else alpha, channel_dim)
     need_x, need_alpha = output_mask[0], output_mask[1] and alpha is not None
     if not need_alpha:
-        return (torch.where(_is_positive(saved, wide), wide, slope * wide).to(grad.dtype) if need_x else None), None
+        if not need_x:
+            return None, None
+        if kind == INPUT_OF_RELU:
+            y = forward(x, alpha, value, channel_dim, RELU)
+            negative = _kept_as_byte(torch.signbit(y) | (y != y), wide)
+        else:
+            negative = _kept_as_byte(~(x >= 0), wide)
+        return torch.where(negative, slope * wide, wide).to(grad.dtype), None
     assert alpha is not None and isinstance(slope, Tensor)
-    positive = saved >= 0
+    if kind == INPUT_OF_LEAKY_RELU:
+        y = forward(x, alpha, value, channel_dim)
+        negative = _kept_as_byte(~(x >= 0), wide)
+        # Where slope * x underflowed, x is still negative.
+        x = torch.where(negative, (y.to(wide.dtype) / slope).clamp_max(-torch.finfo(wide.dtype).tiny), y)
+        positive = ~negative
+    else:
+        positive = x >= 0
     # grad_x first: Inductor's CPU scheduler fuses a reduction into the loop of what stands before it, not after.
     grad_x = torch.where(positive, wide, slope * wide).to(grad.dtype) if need_x else None
-    products = torch.where(positive, 0, wide * saved)
+    products = torch.where(positive, 0, wide * x)
     return grad_x, products.sum_to_size(slope.shape).reshape(alpha.shape).to(alpha.dtype)
 
 
-def _is_positive(x: Tensor, grad: Tensor) -> Tensor:
-    """x >= 0, by way of one byte per element that is kept in place of x.
+def _kept_as_byte(condition: Tensor, grad: Tensor) -> Tensor:
+    """Returns `condition`, by way of one byte per element that backward may keep.
 
     Inductor's CPU code writes and reads a bool mask element by element; a uint8 made of a float it converts in vectors
     (1M elements, forward + backward: 0.29 ms for 5.7). The comparison depends on grad, if not in value, because the
     partitioner would otherwise keep its bool, which is nearer to the gradient.
     """
-    kept = torch.where(x >= 0, 1.0, 0.0).to(torch.uint8)
+    kept = torch.where(condition, 1.0, 0.0).to(torch.uint8)
     return kept.to(grad.dtype) > torch.where(grad == grad, 0.0, 0.5)
+
+
+DECOMPOSITIONS = {ops.forward.default: forward, ops.backward.default: backward}
+
+
+def register() -> bool:
+    """Adds the decompositions to the table that Inductor uses now. Returns whether the table holds them afterwards.
+
+    Inductor copies its table when it first compiles anything. A registration that comes later must reach that copy, or
+    the operators stay opaque in every later graph of the process.
+    """
+    for table in (inductor_decomposition.decompositions, inductor_decomposition.select_decomp_table()):
+        table.update(DECOMPOSITIONS)
+    return DECOMPOSITIONS.keys() <= inductor_decomposition.select_decomp_table().keys()
+
+
+def revision() -> int:
+    """Returns a number that changes with the version of leaky_ext and with this file.
+
+    The key of AOTAutograd's cache on disk covers the graph that Dynamo made, but no decompositions. The graph holds this
+    number, so code that an older leaky_ext compiled is not served again.
+    """
+    try:
+        source = inspect.getsource(sys.modules[__name__])
+    except OSError:  # installed without sources
+        source = ""
+    return zlib.crc32(f"{VERSION}\n{source}".encode())
+
+
+REVISION = revision()
+register()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# The key of this cache on disk does not cover leaky_ext/inductor.py: graphs compiled before a change would be tested.
+# Tests that count compilations must not depend on what was compiled before.
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
 
 import pytest

@@ -54,7 +54,13 @@ def calls(x: Tensor, alpha: Any) -> list[tuple[Any, tuple]]:
     needs = [(True, True), (True, False), (False, True)] if isinstance(alpha, Tensor) else [(True, False)]
     return [
         *((op, (x, slope, value, 1, formula)) for op in forward for formula in range(3)),
-        *((OPS.backward.default, (grad, x, None, slope, value, 1, 0, None, need)) for need in needs),
+        (OPS.compiled.default, (x, slope, value, 1, 0, 7)),
+        *(
+            (OPS.backward.default, (grad, x, None, slope, value, 1, kind, None, need))
+            for need in needs
+            for kind in (0, 5)
+        ),
+        (OPS.backward.default, (grad, x, None, slope, value, 1, 4, None, (True, False))),
         *((OPS.backward.default, (grad, x, mask, slope, value, 1, 2, None, need)) for need in needs),
         (OPS.backward.default, (grad, x, None, positive, abs(value), 1, 1, None, needs[0])),
         (OPS.backward.default, (grad, None, mask, slope, value, 1, 3, x.stride(), (True, False))),
@@ -117,7 +123,7 @@ MISUSES: dict[str, tuple[Any, Callable[[], tuple], type[Exception]]] = {
     "stride": (BACKWARD, lambda: (torch.ones(9), None, torch.ones(2).byte(), None, 0.1, 1, 3, [1, 1]), ValueError),
     "output's shape": (BACKWARD, lambda: (torch.ones(3), torch.ones(4), None, torch.ones(1), 0.0, 1, 1), ValueError),
     "formula": (FORWARD, lambda: (torch.ones(3), None, 0.1, 1, 3), ValueError),
-    "kind": (BACKWARD, lambda: (torch.ones(3), torch.ones(3), None, None, 0.1, 1, 4), ValueError),
+    "kind": (BACKWARD, lambda: (torch.ones(3), torch.ones(3), None, None, 0.1, 1, 6), ValueError),
     "what was saved": (BACKWARD, lambda: (torch.ones(3), torch.ones(3), None, None, 0.1, 1, 3), ValueError),
     "d(alpha) from the mask": (
         BACKWARD,
