@@ -98,7 +98,8 @@ struct Launch {
   void* workspace = nullptr;  // workspace_bytes(), on the device; contents do not matter
 };
 
-size_t workspace_bytes(const BackwardArgs& args, int multiprocessors);  // at most 1 MiB
+// What backward(args) needs; at most 1 MiB. All pointers of args must be set: their alignment decides.
+size_t workspace_bytes(const BackwardArgs& args, int multiprocessors);
 void forward(const ForwardArgs& args, const Launch& launch);
 void backward(const BackwardArgs& args, const Launch& launch);
 

@@ -44,13 +44,15 @@ struct Operand {
   }
 };
 
-// The slope as the kernels take it. Owns what the pointers point to.
+// The slope as the kernels take it. Owns what the pointers point to; `layout` refers to `sizes`, so it stays in place.
 struct KernelSlope {
   Shape shape;
   Alpha alpha;
   Dims sizes;
   std::optional<SlopeLayout> layout;
 
+  KernelSlope(const KernelSlope&) = delete;
+  KernelSlope& operator=(const KernelSlope&) = delete;
   KernelSlope(const Tensor& x, const SlopeArg& slope, const Order& order) {
     shape.inner = x.numel();
     if (!slope.alpha) {

@@ -227,7 +227,8 @@ void backward(const BackwardArgs& args, ParallelFor parallel_for) {
       return Backward<double, uint64_t>(args).run(parallel_for);
     case DType::Float32:
       return Backward<float, uint32_t>(args).run(parallel_for);
-    default:
+    case DType::Float16:
+    case DType::BFloat16:
       return Backward<float, uint16_t>(args).run(parallel_for);
   }
 }

@@ -101,7 +101,8 @@ void forward(const ForwardArgs& args, ParallelFor parallel_for) {
       return forward_as<double, uint64_t>(args, parallel_for);
     case DType::Float32:
       return forward_as<float, uint32_t>(args, parallel_for);
-    default:
+    case DType::Float16:
+    case DType::BFloat16:
       return forward_as<float, uint16_t>(args, parallel_for);
   }
 }

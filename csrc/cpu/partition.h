@@ -4,15 +4,15 @@
 //
 //     memory order ->  one row = channels * inner elements, here 3 channels in 2 slots each
 //
-//              channel 0   | channel 1   | channel 2          row     one index of `outer`
-//     row 0  [ slot | slot | slot | slot | slot | slot ]      slot    a stretch of a row with one slope; its sum is a
-//     partial row 1  [   task 0    |   task 1    |   task 2    ]      task    rows x slots, what a thread takes at a
-//     time
-//            +-------------+-------------+-------------+      block   row block: the rows of a task; slot block: its
-//            slots
-//     row 2  [   task 3    |   task 4    |   task 5    ]      grain   fewest tasks worth a thread
-//     row 3  [             |             |             ]
-//            partials: one row of 6 for each row block, added over the blocks, then over the slots of a channel
+//              channel 0   | channel 1   | channel 2
+//     row 0  [ slot | slot | slot | slot | slot | slot ]   row     one index of `outer`
+//     row 1  [   task 0    |   task 1    |   task 2    ]   slot    a stretch of a row with one slope; its sum is a
+//            +-------------+-------------+-------------+           partial
+//     row 2  [   task 3    |   task 4    |   task 5    ]   task    rows x slots, what a thread takes at a time
+//     row 3  [             |             |             ]   block   row block: the rows of a task; slot block: its slots
+//                                                          grain   fewest tasks worth a thread
+//
+//     partials: one row of 6 for each row block, added over the blocks, then over the slots of a channel
 #pragma once
 
 #include <algorithm>

@@ -20,9 +20,10 @@ auto with_type(DType dtype, Visit visit) {
       return visit(static_cast<float*>(nullptr));
     case DType::Float16:
       return visit(static_cast<Half*>(nullptr));
-    default:
+    case DType::BFloat16:
       return visit(static_cast<BFloat16*>(nullptr));
   }
+  __builtin_unreachable();
 }
 
 inline double to_double(double value) { return value; }

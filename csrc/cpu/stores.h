@@ -1,9 +1,8 @@
 // How a large output is written: with ordinary stores, or with non-temporal ones, which go around the cache.
 //
-//   memory that was written to before   an ordinary store reads the line that it overwrites, a non-temporal one does
-//   not:
-//                                       a third less traffic, but the next layer finds nothing in the cache
-//   fresh memory                        the system clears each page at its first touch, which leaves it in the cache
+//   memory that was       an ordinary store reads the line that it overwrites, a non-temporal one does not:
+//   written to before     a third less traffic, but the next layer finds nothing in the cache
+//   fresh memory          the system clears each page at its first touch, which leaves it in the cache
 //
 // So non-temporal stores are for outputs that the last-level cache would not keep anyway, in memory that is mapped.
 #pragma once

@@ -88,12 +88,8 @@ void grad_x_alone(BackwardArgs args, const Launch& launch) {
 
 size_t workspace_bytes(const BackwardArgs& args, int multiprocessors) {
   if (args.grad_alpha == nullptr || args.shape.numel() == 0) return 0;
-  size_t bytes = 0;
-  for (const Access access : {Access::Dense, Access::Strided}) {  // the pointers, which decide, may not be there yet
-    const ReductionPlan plan = plan_reduction(args, access, multiprocessors);
-    bytes = std::max(bytes, sizeof(double) * size_t(plan.partial_rows * plan.span * args.shape.channels));
-  }
-  return bytes;
+  const ReductionPlan plan = plan_reduction(args, operand_access(args), multiprocessors);
+  return sizeof(double) * size_t(plan.partial_rows * plan.span * args.shape.channels);
 }
 
 void backward(const BackwardArgs& args, const Launch& launch) {

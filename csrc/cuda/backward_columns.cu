@@ -100,13 +100,13 @@ __global__ void __launch_bounds__(kThreads, 2) backward_columns_kernel(const Bac
 
 template <bool kReduce, typename Operand, typename Kind>
 void launch_columns(const BackwardArgs& args, Kind kind, ReductionPlan plan, const Launch& launch) {
-  const auto kernel = backward_columns_kernel<kReduce, Operand, Kind>;
+  constexpr auto kKernel = backward_columns_kernel<kReduce, Operand, Kind>;
   if (!kReduce) {
     const int64_t repeat = args.shape.channels * args.shape.inner, numel = args.shape.numel();
     plan.columns = make_columns(numel, repeat, Operand::kWidth, Operand::kWidth, 0,
-                                most_blocks("backward_columns", kernel, launch), numel);
+                                most_blocks<kKernel>("backward_columns", launch), numel);
   }
-  launch_kernel("backward_columns", kernel, plan.columns.blocks(),
+  launch_kernel("backward_columns", kKernel, plan.columns.blocks(),
                 BackwardColumns<Operand, Kind>(args, kind, plan, launch), launch);
 }
 

@@ -51,8 +51,8 @@ void backward_flat(const BackwardArgs& args, Access access, const Launch& launch
     using Operand = typename decltype(operand)::Type;
     with_backward_kind<Operand, Saved::Input, Saved::Output, Saved::Mask>(args, many_slopes, [&](auto kind) {
       using Kind = decltype(kind);
-      launch_tiles<Operand>("backward_flat", backward_flat_kernel<Operand, Kind>,
-                            BackwardFlat<Operand, Kind>(args, kind), args.shape.numel(), launch);
+      launch_tiles<Operand, backward_flat_kernel<Operand, Kind>>(
+          "backward_flat", BackwardFlat<Operand, Kind>(args, kind), args.shape.numel(), launch);
     });
   });
 }

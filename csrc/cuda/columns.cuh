@@ -7,9 +7,9 @@
 //                 one period: `across` blocks of `width` columns
 //                +--------------+--------------+--------------+
 //     period 0   | block 0      | block 1      | block 2      |   A tile of a block is groups * packs_in_flight
-//     periods: period 1   |   groups = 2 |              |              |   each thread has one pack in every groups-th
-//     of them period 2   |   in flight  |              |              |   in flight. Row r of blocks takes the tiles r,
-//     r + rows, period 3   |     = 2      |              |              |   r + 2 * rows, ...
+//     period 1   |   groups = 2 |              |              |   periods: each thread has one pack in every groups-th
+//     period 2   |   in flight  |              |              |   of them in flight. Row r of blocks takes the tiles
+//     period 3   |     = 2      |              |              |   r, r + rows, r + 2 * rows, ...
 //                +--------------+--------------+--------------+
 //     period 4   | block 3      | block 4      | block 5      |   rows = 2
 //        ...     |              |              |              |

@@ -38,9 +38,10 @@ struct Forward {
         return leaky_relu(value, a);
       case Formula::LeakyReLUSigned:
         return leaky_relu_signed(value, a);
-      default:
+      case Formula::ReLU:
         return relu(value);
     }
+    __builtin_unreachable();
   }
 };
 

@@ -47,10 +47,10 @@ __global__ void __launch_bounds__(kThreads, 3) forward_columns_kernel(const Forw
 template <typename Operand, typename Kind>
 void launch_columns(const ForwardArgs& args, Kind kind, const Launch& launch) {
   const int64_t numel = args.shape.numel();
-  const auto kernel = forward_columns_kernel<Operand, Kind>;
+  constexpr auto kKernel = forward_columns_kernel<Operand, Kind>;
   const auto columns = make_columns(numel, args.shape.channels * args.shape.inner, Operand::kWidth, 8, 0,
-                                    most_blocks("forward_columns", kernel, launch), numel);
-  launch_kernel("forward_columns", kernel, columns.blocks(), ForwardColumns<Operand, Kind>(args, kind, columns),
+                                    most_blocks<kKernel>("forward_columns", launch), numel);
+  launch_kernel("forward_columns", kKernel, columns.blocks(), ForwardColumns<Operand, Kind>(args, kind, columns),
                 launch);
 }
 

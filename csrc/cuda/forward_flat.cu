@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads, 4) forward_flat_kernel(const Forward
 
 template <typename Operand, typename Kind>
 void launch_flat(const ForwardArgs& args, Kind kind, const Launch& launch) {
-  launch_tiles<Operand>("forward_flat", forward_flat_kernel<Operand, Kind>, ForwardFlat<Operand, Kind>(args, kind),
-                        args.shape.numel(), launch);
+  launch_tiles<Operand, forward_flat_kernel<Operand, Kind>>("forward_flat", ForwardFlat<Operand, Kind>(args, kind),
+                                                            args.shape.numel(), launch);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 // binary stays small. Both kinds have the same members, so a kernel is written once.
 #pragma once
 
+#include <stdexcept>
 #include <type_traits>
 
 #include "pack.cuh"
@@ -41,7 +42,8 @@ struct RuntimeBackward {
 // Calls body with the one of kValues that equals value, as a std::integral_constant.
 template <auto... kValues, typename T, typename Body>
 void with_one_of(T value, Body body) {
-  (void)((value == kValues && (body(std::integral_constant<T, kValues>()), true)) || ...);
+  const bool found = ((value == kValues && (body(std::integral_constant<T, kValues>()), true)) || ...);
+  if (!found) throw std::logic_error("leaky_ext: no CUDA kernel of this kind");
 }
 
 }  // namespace leaky_ext::cuda

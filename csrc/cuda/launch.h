@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -35,7 +36,11 @@ void with_type(DType dtype, Body body) {
 }
 
 // Elements in 16 bytes.
-inline int pack_width(DType dtype) { return dtype == DType::Float64 ? 2 : dtype == DType::Float32 ? 4 : 8; }
+inline int pack_width(DType dtype) {
+  int width = 0;
+  with_type(dtype, [&](auto value) { width = kPackWidth<decltype(value)>; });
+  return width;
+}
 
 // How a kernel reads and writes its operands: the operand types of pack.cuh.
 enum class Access { Dense, StridedPacks, Strided };
@@ -102,6 +107,10 @@ inline void check(cudaError_t error, const char* name) {
 // Launches kernel(params) on the stream, without waiting for it.
 template <typename Params>
 void launch_kernel(const char* name, void (*kernel)(Params), int64_t blocks, Params params, const Launch& launch) {
+  if (blocks > std::numeric_limits<int32_t>::max()) {
+    throw std::runtime_error(std::string("leaky_ext: CUDA kernel ") + name + ": " + std::to_string(blocks) +
+                             " blocks are more than a grid holds");
+  }
   void* arguments[] = {&params};
   check(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), arguments, 0,
                          static_cast<cudaStream_t>(launch.stream)),
@@ -110,11 +119,11 @@ void launch_kernel(const char* name, void (*kernel)(Params), int64_t blocks, Par
 
 // The most blocks of a kernel: whole waves of what is resident at once, which the first GPU that runs the kernel
 // decides.
-template <typename Params>
-int64_t most_blocks(const char* name, void (*kernel)(Params), const Launch& launch) {
+template <auto kKernel>
+int64_t most_blocks(const char* name, const Launch& launch) {
   static const int resident = [&] {
     int blocks = 0;
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, 0), name);
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kKernel, kThreads, 0), name);
     return blocks;
   }();
   return int64_t(launch.multiprocessors) * resident * kWaves;
@@ -125,11 +134,11 @@ template <typename Operand>
 constexpr int64_t kTileElements = int64_t(kThreads) * Operand::kWidth * packs_in_flight(Operand::kWidth);
 
 // Launches a kernel that has its tiles from for_tiles.
-template <typename Operand, typename Params>
-void launch_tiles(const char* name, void (*kernel)(Params), const Params& params, int64_t numel, const Launch& launch) {
+template <typename Operand, auto kKernel, typename Params>
+void launch_tiles(const char* name, const Params& params, int64_t numel, const Launch& launch) {
   const int64_t tiles = ceil_div(numel, kTileElements<Operand>);
-  const int64_t blocks = Operand::kWidth > 1 ? tiles : std::min(tiles, most_blocks(name, kernel, launch));
-  launch_kernel(name, kernel, blocks, params, launch);
+  const int64_t blocks = Operand::kWidth > 1 ? tiles : std::min(tiles, most_blocks<kKernel>(name, launch));
+  launch_kernel(name, kKernel, blocks, params, launch);
 }
 
 }  // namespace leaky_ext::cuda

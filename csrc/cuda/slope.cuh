@@ -15,9 +15,11 @@ __device__ __forceinline__ RawSlope load_slope(const Alpha& alpha, int64_t chann
       return static_cast<const uint64_t*>(alpha.data)[channel];
     case DType::Float32:
       return static_cast<const uint32_t*>(alpha.data)[channel];
-    default:
+    case DType::Float16:
+    case DType::BFloat16:
       return static_cast<const uint16_t*>(alpha.data)[channel];
   }
+  __builtin_unreachable();
 }
 
 // The bits as a value of type T.
@@ -39,9 +41,10 @@ __device__ __forceinline__ V to_slope(const Alpha& alpha, RawSlope raw) {
       return V(from_bits<float>(uint32_t(raw)));
     case DType::Float16:
       return V(widen(from_bits<Half>(uint16_t(raw))));
-    default:
+    case DType::BFloat16:
       return V(widen(from_bits<BFloat16>(uint16_t(raw))));
   }
+  __builtin_unreachable();
 }
 
 // A slope, and what rebuilds x from y = value * x without a division per element. The scale, a power of two, keeps the
@@ -115,8 +118,9 @@ struct GradAlpha {
       case DType::Float16:
         static_cast<Half*>(data)[channel] = narrow<Half>(sum);
         break;
-      default:
+      case DType::BFloat16:
         static_cast<BFloat16*>(data)[channel] = narrow<BFloat16>(sum);
+        break;
     }
   }
 };

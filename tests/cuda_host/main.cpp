@@ -2,6 +2,7 @@
 // that they are linked.
 //
 //   runner CASES [SEED [SCALE]]      SCALE makes the larger shapes larger
+#include "../../csrc/cuda/launch.h"
 #include "../cpp/trial.h"
 
 using namespace leaky_ext;
@@ -37,12 +38,28 @@ Kernels cpu_kernels() {
 }
 #endif
 
+void no_kernel(int) {}
+
+// A number of blocks that the grid's 32 bits cut to a valid one must not launch fewer than were asked for.
+void check_too_many_blocks() {
+  for (const int64_t blocks : {int64_t(1) << 31, (int64_t(1) << 32) + 1}) {
+    bool thrown = false;
+    try {
+      cuda::launch_kernel("no_kernel", no_kernel, blocks, 0, {});
+    } catch (const std::runtime_error&) {
+      thrown = true;
+    }
+    expect(thrown, "too many blocks", "launch_kernel", blocks);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const int cases = argc > 1 ? std::atoi(argv[1]) : 100;
   const uint64_t seed = argc > 2 ? uint64_t(std::atoll(argv[2])) : 0;
   const int64_t scale = argc > 3 ? std::atoll(argv[3]) : 1;
+  check_too_many_blocks();
   for (int n = 0; n < cases; ++n) {
     Random random(seed * 1000003 + uint64_t(n));
     std::vector<Kernels> all{cuda_kernels(int(random.pick({1, 2, 5})))};
