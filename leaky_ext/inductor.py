@@ -3,8 +3,8 @@
 They compute what the kernels compute. The spelling was chosen for the code that Inductor generates, and for what its
 partitioner can keep for backward: y and its sign, in place of x.
 
-- The straight-through ReLU writes -0.0 where x is negative and +0.0 where x is zero of either sign. The value is ReLU's,
-  and the sign of y tells whether x was negative. The next layer keeps y anyway.
+- The straight-through ReLU writes -0.0 where x is negative and +0.0 where x is zero of either sign. Its value is that of
+  ReLU, and the sign of y tells whether x was negative. The next layer keeps y anyway.
 - With save="output", backward rebuilds x from y, and from one byte per element that holds whether x was negative.
 
 backward is traced with x, and computes y again from it, by the expressions of the forward. The partitioner merges equal
@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import sys
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ def _kept_as_byte(condition: Tensor, grad: Tensor) -> Tensor:
     return kept.to(grad.dtype) > torch.where(grad == grad, 0.0, 0.5)
 
 
-DECOMPOSITIONS = {ops.forward.default: forward, ops.backward.default: backward}
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {ops.forward.default: forward, ops.backward.default: backward}
 
 
 def register() -> bool:
@@ -109,8 +110,8 @@ def register() -> bool:
 def revision() -> int:
     """Returns a number that changes with the version of leaky_ext and with this file.
 
-    The key of AOTAutograd's cache on disk covers the graph that Dynamo made, but no decompositions. The graph holds this
-    number, so code that an older leaky_ext compiled is not served again.
+    The key of AOTAutograd's cache on disk covers the graph that Dynamo made, but no decompositions. The graph holds
+    this number, so code that an older leaky_ext compiled is not served again.
     """
     try:
         source = inspect.getsource(sys.modules[__name__])
