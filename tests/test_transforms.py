@@ -216,12 +216,18 @@ def test_in_place_under_transforms(name: str) -> None:
 
 
 class TestStraightThrough:
-    def test_copies_nothing(self) -> None:
+    @pytest.mark.parametrize("learned", [False, True])
+    def test_the_result_may_be_changed_in_place(self, learned: bool) -> None:
         forward, backward = torch.randn(3, 4), torch.randn(4, requires_grad=True)
-        y = straight_through(forward, backward)
-        assert y.data_ptr() == forward.data_ptr()
+        before = forward.clone()
+        with torch.set_grad_enabled(learned):
+            y = straight_through(forward, backward)
+            y *= 2
+        assert torch.equal(forward, before) and torch.equal(y, 2 * before)
+        if not learned:
+            return
         grad = torch.randn(3, 4)
-        y.backward(grad)
+        y.backward(grad / 2)
         assert torch.equal(backward.grad, grad.sum(0))
 
     def test_gradient_reaches_x_backward_alone(self) -> None:
