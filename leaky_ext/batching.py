@@ -27,8 +27,12 @@ def _forward(op: Any, in_place: bool) -> Any:
                 "use the function without _"
             )
         x = batch_first(x, x_dim, info.batch_size)
-        example = alpha if alpha is None or alpha_dim is None else alpha.select(alpha_dim, 0)
-        check(x[0], value if example is None else example, channel_dim)  # whose error names the shapes of one example
+        example = alpha if alpha is None or alpha_dim is None else alpha.movedim(alpha_dim, 0)
+        if example is not alpha:
+            example = example.new_empty(example.shape[1:])
+        check(
+            x.new_empty(x.shape[1:]), value if example is None else example, channel_dim
+        )  # whose error names the shapes of one example
         alpha, channel_dim = batch_alpha(alpha, alpha_dim, x.ndim - 1, channel_dim)
         return op(x, alpha, value, channel_dim, formula), 0
 
@@ -87,7 +91,7 @@ def batch_alpha(alpha: Tensor | None, dim: int | None, ndim: int, channel_dim: i
         return alpha.unsqueeze(0), 0
     alpha = alpha.movedim(dim, 0)
     size = alpha.shape[0]
-    if alpha[0].numel() == 1:  # one slope per example: a channel along the batch
+    if alpha.shape[1:].numel() == 1:  # one slope per example: a channel along the batch
         return alpha.reshape(size), 0
     if alpha.ndim == 2 and ndim != 1:  # C slopes per example
         before = channel_dim % ndim

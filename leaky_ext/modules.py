@@ -126,7 +126,7 @@ class _Learnable(Slope):
 
 
 class PReLU(_Learnable, nn.PReLU):
-    r""":class:`torch.nn.PReLU`, computed by :func:`leaky_ext.learnable_leaky_relu`: what :func:`leaky_ext.convert` makes.
+    r""":class:`torch.nn.PReLU`, computed by :func:`leaky_ext.learnable_leaky_relu`; :func:`leaky_ext.convert` makes it.
 
     It is a subclass, and its parameter has the same name: checkpoints, optimizer states, sharding plans, rules by name
     and ``isinstance`` treat it as they treat :class:`torch.nn.PReLU`.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .modules import Bounds, Slope
 from .optim import slope_parameters
+from .torch_private import transforms_active
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +24,8 @@ class AlphaMonitor:
     """Record the slopes and the inputs of every activation of a model, step by step.
 
     It watches :class:`PReLU`, :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and, for comparison,
-    :class:`torch.nn.PReLU`, :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`. There is a row for each step and activation, with
+    :class:`torch.nn.PReLU`, :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`. There is a row for each step and
+    activation, with
 
     - ``step``, counted from 1, and ``name``, the module's;
     - ``alpha_min``, ``alpha_mean``, ``alpha_max``: of the slopes, as the next forward uses them;
@@ -33,7 +35,8 @@ class AlphaMonitor:
     - ``dead``: the share of units (indices of the channel dimension) whose every input in the batch is negative. Such a
       unit outputs only zeros under ReLU, and learns nothing from this batch.
 
-    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone. They
+    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone;
+    forwards under a `torch.func` transform are left out, since what they see is one example, or a copy. The shares
     cost a pass over the input: `every` thins them out. Numbers travel to the host in the background. No step waits for
     them; :meth:`rows` and what builds on it do.
 
@@ -143,8 +146,9 @@ class AlphaMonitor:
             hook.remove()
 
     def _observe(self, name: str, module: nn.Module, x: Tensor) -> None:
-        # torch.fx traces a hook along with the module: there is nothing to observe then.
-        if not (self._due and module.training and isinstance(x, Tensor)):
+        # torch.fx traces a hook along with the module: there is nothing to observe then. A tensor of a transform must not
+        # outlive it.
+        if not (self._due and module.training and isinstance(x, Tensor)) or transforms_active():
             return
         x = _local(x.detach())
         if x.numel() == 0:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from zoo import Net
 
-from leaky_ext import LearnableLeakyReLU, PReLU, StraightThroughReLU, convert
+from leaky_ext import PReLU, StraightThroughReLU, convert
 
 
 def path(model, steps=20, data=None):

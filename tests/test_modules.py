@@ -128,7 +128,10 @@ def test_repr_shows_what_differs_from_the_default():
     assert module.extra_repr() == (
         "num_parameters=3, init=zeros_, channel_dim=-1, save='output', inplace=True, alpha_bounds=(0.1, 1.0)"
     )
-    assert repr(StraightThroughReLU(0.1)) == "StraightThroughReLU(alpha=0.1)"
+    module = StraightThroughReLU(0.1)
+    assert repr(module) == "StraightThroughReLU(alpha=0.1)"
+    module.alpha = 0.125
+    assert repr(module) == "StraightThroughReLU(alpha=0.125)"
     assert (
         StraightThroughReLU(0.1, True, 3).extra_repr() == "alpha=0.1, learnable=True, num_parameters=3, channel_dim=1"
     )

@@ -219,7 +219,11 @@ def tied():
     "model, rules, message",
     [
         (nn.Sequential(LEARNABLE()), {LEARNABLE: "gelu"}, "must be 'prelu', 'leaky_relu', 'relu' or None, got 'gelu'"),
-        (nn.Sequential(LEARNABLE()), {nn.PReLU: "prelu"}, "rules can name PReLU, LearnableLeakyReLU, StraightThroughReLU"),
+        (
+            nn.Sequential(LEARNABLE()),
+            {nn.PReLU: "prelu"},
+            "rules can name PReLU, LearnableLeakyReLU, StraightThroughReLU",
+        ),
         (nn.Sequential(LEARNABLE()), {"x*": "prelu"}, r"'x\*' matches no activation; there are \['0'\]"),
         (nn.Sequential(LEARNABLE()), {"0": "relu"}, "'0' is a LearnableLeakyReLU.*'prelu' or 'leaky_relu' is the rule"),
         (nn.Sequential(StraightThroughReLU()), {"0": "prelu"}, "'0' is a StraightThroughReLU.*'relu' is the rule"),

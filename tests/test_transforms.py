@@ -294,3 +294,13 @@ class TestStraightThrough:
             f(x.long(), x)
         with pytest.raises(RuntimeError, match="meta"):
             f(x, x.to("meta"))
+
+
+@pytest.mark.parametrize("dims", [(0, None), (0, 0), (None, 0)])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_vmap_over_a_batch_of_none(function: Callable[..., Tensor], dims: tuple[int | None, int | None]) -> None:
+    x, alpha = (
+        torch.ones(shape if dim is None else (0, *shape)) for dim, shape in zip(dims, [(3, 4), (4,)], strict=True)
+    )
+    y = func.vmap(function, dims)(x, alpha)
+    assert y.shape == (0, 3, 4)
