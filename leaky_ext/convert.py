@@ -31,7 +31,8 @@ def convert(
 ) -> list[Conversion]:
     """Replace activations of `model` in place, and return what was changed. :func:`revert` is the inverse.
 
-    ``convert(model)`` makes a :class:`leaky_ext.PReLU` of every :class:`torch.nn.PReLU`. Outputs stay as they were, and so does training, except
+    ``convert(model)`` makes a :class:`leaky_ext.PReLU` of every :class:`torch.nn.PReLU`. Outputs stay as they were,
+    and so does training, except
     that an input of exactly 0 counts as positive here and as negative in :class:`torch.nn.PReLU`,
     :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`: the gradient there is then ``g`` instead of ``alpha * g`` or
     0. Each :class:`Conversion` says so.

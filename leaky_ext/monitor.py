@@ -146,8 +146,8 @@ class AlphaMonitor:
             hook.remove()
 
     def _observe(self, name: str, module: nn.Module, x: Tensor) -> None:
-        # torch.fx traces a hook along with the module: there is nothing to observe then. A tensor of a transform must not
-        # outlive it.
+        # torch.fx traces a hook along with the module: there is nothing to observe then.
+        # A tensor of a transform must not outlive it.
         if not (self._due and module.training and isinstance(x, Tensor)) or transforms_active():
             return
         x = _local(x.detach())
