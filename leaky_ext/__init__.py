@@ -15,7 +15,7 @@ from .functional import (
     straight_through_relu,
     straight_through_relu_,
 )
-from .modules import LearnableLeakyReLU, StraightThroughReLU
+from .modules import LearnableLeakyReLU, PReLU, StraightThroughReLU
 from .monitor import AlphaMonitor
 from .optim import parameter_groups
 from .revert import revert
@@ -24,6 +24,7 @@ __all__ = [
     "AlphaMonitor",
     "Conversion",
     "LearnableLeakyReLU",
+    "PReLU",
     "StraightThroughReLU",
     "__version__",
     "convert",

@@ -84,14 +84,33 @@ class KeepOutput(Function):
 
 
 class PassGradient(Function):
-    """`apply(x_forward, x_backward)`: the first argument, with the gradient of the second. Saves nothing."""
+    """`apply(x_forward, x_backward)`: a copy of the first, with the gradient of the second. Saves nothing."""
 
     @staticmethod
-    def forward(ctx: Any, x_forward: Tensor, x_backward: Tensor) -> Tensor:
-        ctx.like = x_backward.shape, x_backward.dtype
-        return x_forward
+    def forward(x_forward: Tensor, x_backward: Tensor) -> Tensor:
+        return x_forward.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.like = inputs[1].shape, inputs[1].dtype
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         shape, dtype = ctx.like
         return None, grad.to(dtype).sum_to_size(shape)
+
+
+class PassGradientAndTangent(PassGradient):
+    """`PassGradient` for `torch.func` and forward-mode AD; Dynamo takes no Function with a tangent of its own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        PassGradient.setup_context(ctx, inputs, output)
+        ctx.output = output.shape, output.dtype
+
+    @staticmethod
+    def jvp(ctx: Any, _: Tensor | None, tangent: Tensor | None) -> Tensor | None:
+        shape, dtype = ctx.output
+        return None if tangent is None else tangent.to(dtype).expand(shape).clone()

@@ -27,8 +27,8 @@ def _forward(op: Any, in_place: bool) -> Any:
                 "use the function without _"
             )
         x = batch_first(x, x_dim, info.batch_size)
-        example = alpha if alpha is None or alpha_dim is None else alpha.select(alpha_dim, 0)
-        check(x[0], value if example is None else example, channel_dim)  # whose error names the shapes of one example
+        example = alpha if alpha is None or alpha_dim is None else one_example(alpha.movedim(alpha_dim, 0))
+        check(one_example(x), value if example is None else example, channel_dim)  # names the shapes of one example
         alpha, channel_dim = batch_alpha(alpha, alpha_dim, x.ndim - 1, channel_dim)
         return op(x, alpha, value, channel_dim, formula), 0
 
@@ -71,6 +71,11 @@ def _with_defaults(given: tuple, defaults: tuple) -> tuple:
     return (*given, *defaults[len(given) :])
 
 
+def one_example(batch: Tensor) -> Tensor:
+    """Returns the first example, or an empty one of its shape if there is none."""
+    return batch[0] if batch.shape[0] else batch.new_empty(batch.shape[1:])
+
+
 def batch_first(x: Any, dim: int | None, size: int) -> Any:
     return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
 
@@ -87,7 +92,7 @@ def batch_alpha(alpha: Tensor | None, dim: int | None, ndim: int, channel_dim: i
         return alpha.unsqueeze(0), 0
     alpha = alpha.movedim(dim, 0)
     size = alpha.shape[0]
-    if alpha[0].numel() == 1:  # one slope per example: a channel along the batch
+    if alpha.shape[1:].numel() == 1:  # one slope per example: a channel along the batch
         return alpha.reshape(size), 0
     if alpha.ndim == 2 and ndim != 1:  # C slopes per example
         before = channel_dim % ndim

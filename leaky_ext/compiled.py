@@ -59,9 +59,8 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
         return _eager(reference.straight_through, x_forward, x_backward, {})
     if plain or is_transformed():
         return reference.straight_through(x_forward, x_backward)
-    # Nothing is written: Inductor's partitioner fails on what `reference` writes to, inside a checkpoint.
     check_straight_through(x_forward, x_backward)
-    return PassGradient.apply(x_forward, x_backward)
+    return PassGradient.apply(x_forward.detach(), x_backward)
 
 
 def _tangent_from_outside(*tensors: Any) -> bool:

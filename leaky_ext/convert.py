@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._replace import Conversion, Rules, SlopeKeys, check_patterns, check_rules, find, put, rule
-from .modules import Bounds, LearnableLeakyReLU, StraightThroughReLU
-from .traced import Call, function_calls
+from ._replace import Conversion, Found, Rules, become, check_patterns, check_rules, find, reset_containers, rule
+from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU
+from .traced import function_calls
 
 Activation = nn.PReLU | nn.LeakyReLU | nn.ReLU
 
@@ -24,26 +24,31 @@ def convert(
     *,
     alpha: float = 0.01,
     alpha_bounds: Bounds | None = None,
+    save: str = "input",
+    inplace: bool = False,
     functions: bool = False,
     dry_run: bool = False,
 ) -> list[Conversion]:
     """Replace activations of `model` in place, and return what was changed. :func:`revert` is the inverse.
 
-    ``convert(model)`` replaces every :class:`torch.nn.PReLU`. Outputs stay as they were, and so does training, except
+    ``convert(model)`` makes a :class:`leaky_ext.PReLU` of every :class:`torch.nn.PReLU`. Outputs stay as they were,
+    and so does training, except
     that an input of exactly 0 counts as positive here and as negative in :class:`torch.nn.PReLU`,
     :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`: the gradient there is then ``g`` instead of ``alpha * g`` or
     0. Each :class:`Conversion` says so.
 
     Args:
-        model: any module that holds the activations; one that *is* an activation cannot be replaced in place.
-        rules: what to replace, and by what. A key is ``nn.PReLU``, ``nn.LeakyReLU`` or ``nn.ReLU`` (the type itself,
-            not its subclasses), or a pattern such as ``"decoder.*"`` for the names of activations, as in
-            :mod:`fnmatch`. A value is ``"learnable"`` for :class:`LearnableLeakyReLU`, ``"straight_through"`` for
-            :class:`StraightThroughReLU`, or None: no change. The first pattern that matches wins, then the type.
-            Default: ``{nn.PReLU: "learnable"}``.
+        model: any module that holds activations, or is one. Each stays the same object and changes its class.
+        rules: what to replace, and by what. A key is ``nn.PReLU``, ``nn.LeakyReLU`` or ``nn.ReLU``, or a pattern such
+            as ``"decoder.*"`` for the names of activations, as in :mod:`fnmatch`. A value is ``"learnable"`` for
+            :class:`leaky_ext.PReLU` in place of nn.PReLU and :class:`LearnableLeakyReLU` in place of the others,
+            ``"straight_through"`` for :class:`StraightThroughReLU`, or None: no change. The first pattern that matches
+            wins, then the type. Default: ``{nn.PReLU: "learnable"}``.
         alpha: the slope that an :class:`torch.nn.ReLU` gets; the others keep their own. As a learnable slope 0.01
             changes the outputs, 0.0 does not.
         alpha_bounds: bounds of the slopes that are learned.
+        save: what modules made by ``"learnable"`` keep for backward, ``"input"`` or ``"output"``.
+        inplace: modules overwrite their input: right only where nothing else reads it.
         functions: also replace activations that are called as functions, by modules: ``F.relu``, ``torch.relu`` and
             ``x.relu()`` under the rule for ``nn.ReLU``, ``F.leaky_relu`` and ``F.prelu`` likewise. Only a graph shows
             them: `model`, or a part of it, must be a :class:`torch.fx.GraphModule`, such as
@@ -52,40 +57,50 @@ def convert(
             parameter of the graph; so do calls inside of the graph's leaves, such as PyTorch's own modules.
         dry_run: change nothing, only return what would be changed.
 
-    The parameter of an :class:`torch.nn.PReLU` is kept, the same object, so an existing optimizer keeps working. New
-    slopes take dtype and device from the nearest parameters; convert before the optimizer, DDP and FSDP are created.
-    Hooks, training mode and sharing are kept, and the `state_dict` of the old model still loads, also with
-    ``strict=True``. ``inplace=True`` is kept, except where a learned slope starts at 0 or has a bound of 0: the input
-    could not be rebuilt.
+    The parameter of an :class:`torch.nn.PReLU` stays the same object under the same name, so checkpoints of every
+    format, an existing optimizer and rules by name keep working. New slopes, `alpha`, take dtype and device from the
+    nearest parameters; convert before the optimizer, DDP and FSDP are created. A `state_dict` of the old model loads
+    with ``strict=True``. Hooks, training mode and sharing are kept. ``inplace=True`` is kept, except where a learned
+    slope starts at 0 or has a bound of 0: the input could not be rebuilt.
+
+    Returns:
+        A :class:`Conversion` for each activation that the rules name. Those that stay as they are, because they are
+        parametrized, pruned, quantized, scripted or of a subclass, have the reason in :attr:`Conversion.skipped`.
 
     Raises:
-        ValueError: `model` is itself an activation that a rule asks to replace, a pattern matches no activation, or a
-            rule's value is unknown; ``functions=True`` and no part of `model` is a GraphModule. Nothing is changed
-            then.
+        ValueError: a pattern matches no activation, a rule's value or an option is unknown; ``functions=True`` and no
+            part of `model` is a GraphModule. Nothing is changed then.
     """
     rules = {nn.PReLU: "learnable"} if rules is None else rules
     check_rules(rules, _CONVERTIBLE, ("learnable", "straight_through"))
-    calls = function_calls(model) if functions else []
-    found = find(model, _CONVERTIBLE) + [((call.name,), call) for call in calls]
-    check_patterns(rules, [names for names, _ in found])
+    calls = {call.name: call for call in function_calls(model)} if functions else {}
+    found = find(model, _CONVERTIBLE, besides=Slope)
+    found += [Found((name,), call.module, type(call.module)) for name, call in calls.items()]
+    check_patterns(rules, found)
 
+    done = []
     planned = []
-    for names, place in found:
-        old = place.module if isinstance(place, Call) else place
-        kind = rule(rules, names, old)
+    for one in found:
+        kind = rule(rules, one)
         if kind is None:
             continue
-        if "" in names:
-            raise ValueError(f"{old} is the model itself and cannot be replaced in place; make a {kind} one instead")
-        new = _replacement(old, kind, alpha, alpha_bounds, _like(model, names[0]))
-        planned.append((place, old, new, Conversion(names, str(old), str(new), _ZERO[type(old)])))
+        if one.skipped:
+            done.append(one.stays())
+            continue
+        old = one.module
+        new = _replacement(old, kind, alpha, alpha_bounds, save, inplace, _like(model, one.names[0]))
+        call = calls.get(one.names[0])
+        if call is not None or not isinstance(old, nn.PReLU):
+            new.loads_without = True
+        planned.append((old, new, call))
+        done.append(Conversion(one.names, str(old), str(new), _ZERO[type(old)]))
     if not dry_run:
-        for place, old, new, change in planned:
-            if isinstance(place, Call):
-                place.insert(old)
-            renamed = isinstance(old, nn.PReLU) and not isinstance(place, Call)
-            put(model, change.names, old, new, SlopeKeys(_load_weight if renamed else _keep_alpha))
-    return [change for *_, change in planned]
+        for old, new, call in planned:
+            if call is not None:
+                call.insert(old)
+            become(old, new)
+        reset_containers(model)
+    return done
 
 
 def _like(model: nn.Module, name: str) -> Tensor | None:
@@ -104,37 +119,29 @@ def _like(model: nn.Module, name: str) -> Tensor | None:
 
 
 def _replacement(
-    old: Activation, kind: str, alpha: float, alpha_bounds: Bounds | None, like: Tensor | None
-) -> LearnableLeakyReLU | StraightThroughReLU:
+    old: Activation,
+    kind: str,
+    alpha: float,
+    alpha_bounds: Bounds | None,
+    save: str,
+    inplace: bool,
+    like: Tensor | None,
+) -> Slope:
+    inplace = inplace or bool(getattr(old, "inplace", False))
     if isinstance(old, nn.PReLU):
-        start, like = float(old.init), old.weight
-    elif isinstance(old, nn.LeakyReLU):
-        start = float(old.negative_slope)
-    else:
-        start = alpha
-    inplace = bool(getattr(old, "inplace", False))
+        start = float(getattr(old, "init", 0.25))  # older torch did not keep it
+        count = old.weight.numel()
+        new: Slope
+        if kind == "learnable":
+            new = PReLU(count, start, device="meta", save=save, inplace=inplace, alpha_bounds=alpha_bounds)
+            new.weight = old.weight
+        else:  # a slope that was learned stays one
+            new = StraightThroughReLU(start, True, count, device="meta", alpha_bounds=alpha_bounds)
+            new.alpha = old.weight
+        return new
+    start = float(old.negative_slope) if isinstance(old, nn.LeakyReLU) else alpha
+    if kind == "straight_through":
+        return StraightThroughReLU(start, inplace=inplace)
     where: dict[str, Any] = {} if like is None else {"device": like.device, "dtype": like.dtype}
-    new: LearnableLeakyReLU | StraightThroughReLU
-    if kind == "learnable":
-        count = old.num_parameters if isinstance(old, nn.PReLU) else 1
-        inplace = inplace and start != 0 and 0 not in (alpha_bounds or ())
-        new = LearnableLeakyReLU(count, start, inplace=inplace, alpha_bounds=alpha_bounds, **where)
-    elif isinstance(old, nn.PReLU):  # a slope that was learned stays one
-        new = StraightThroughReLU(start, True, old.num_parameters, alpha_bounds=alpha_bounds, **where)
-    else:
-        new = StraightThroughReLU(start, inplace=inplace)
-    if isinstance(old, nn.PReLU):
-        new.alpha = old.weight
-    return new
-
-
-def _load_weight(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
-    """A PReLU saved its slope as `weight`."""
-    if prefix + "weight" in state_dict:
-        state_dict[prefix + "alpha"] = state_dict.pop(prefix + "weight")
-
-
-def _keep_alpha(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
-    """A LeakyReLU, a ReLU or a function saved nothing under this name: the slope stays what it is."""
-    if isinstance(module.alpha, Tensor) and not module.alpha.is_meta:
-        state_dict.setdefault(prefix + "alpha", module.alpha.detach())
+    inplace = inplace and start != 0 and 0 not in (alpha_bounds or ())
+    return LearnableLeakyReLU(1, start, save=save, inplace=inplace, alpha_bounds=alpha_bounds, **where)

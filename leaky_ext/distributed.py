@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import ParallelStyle
 
 from . import sharding  # noqa: F401  (a DTensor may reach an operator without a function of ours)
-from .modules import LearnableLeakyReLU, StraightThroughReLU
+from .modules import Slope
 
 
 class SlopeParallel(ParallelStyle):
-    """Tensor parallelism for :class:`LearnableLeakyReLU` and :class:`StraightThroughReLU`.
+    """Tensor parallelism for :class:`PReLU`, :class:`LearnableLeakyReLU` and :class:`StraightThroughReLU`.
 
     For :func:`torch.distributed.tensor.parallel.parallelize_module`, between layers that shard what passes through.
     Without it, every rank would train its slopes on its own shard alone. ::
@@ -31,15 +31,17 @@ class SlopeParallel(ParallelStyle):
         self.use_local_output = use_local_output
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        if not isinstance(module, (LearnableLeakyReLU, StraightThroughReLU)):
-            raise TypeError(f"SlopeParallel is for LearnableLeakyReLU and StraightThroughReLU, got {module}")
+        if not isinstance(module, Slope):
+            raise TypeError(f"SlopeParallel is for PReLU, LearnableLeakyReLU and StraightThroughReLU, got {module}")
         return distribute_module(module, device_mesh, self._distribute, self._input, self._output)
 
     def _distribute(self, name: str, module: nn.Module, mesh: DeviceMesh) -> None:
-        if isinstance(module.alpha, Tensor):
-            shard = module.num_parameters != 1 and self.input_layout == Shard(module.channel_dim)  # type: ignore[arg-type]
-            alpha = distribute_tensor(module.alpha, mesh, [Shard(0) if shard else Replicate()])
-            module.register_parameter("alpha", nn.Parameter(alpha, module.alpha.requires_grad))
+        assert isinstance(module, Slope)
+        stored = module._parameters.get(module.slope_name)
+        if stored is not None:
+            shard = module.num_parameters != 1 and self.input_layout == Shard(module.channel_dim)
+            slope = distribute_tensor(stored, mesh, [Shard(0) if shard else Replicate()])
+            module.register_parameter(module.slope_name, nn.Parameter(slope, stored.requires_grad))
 
     def _input(self, module: nn.Module, inputs: tuple[Any, ...], mesh: DeviceMesh) -> Any:
         x = inputs[0]

@@ -13,7 +13,6 @@ from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _C, batching, reference, torch_private  # noqa: F401  (batching: registers the rules for vmap)
-from .autograd import PassGradient
 from .reference import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
 
 __all__ = [
@@ -148,9 +147,10 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     """The value of `x_forward`, with the gradient going to `x_backward` alone, summed to its shape.
 
-    The building block of surrogate gradients: ``straight_through(torch.sign(x), torch.tanh(x))``. Nothing is copied and
-    nothing is kept: the result shares the memory of `x_forward`. (Under a `torch.func` transform, forward-mode AD or a
-    compiler it is new memory.) Unlike ``x_backward + (x_forward - x_backward).detach()`` it is right at infinities.
+    The building block of surrogate gradients: ``straight_through(torch.sign(x), torch.tanh(x))``. The result is new
+    memory, which may be changed in place; `x_forward` is never written to, and nothing is kept for backward. Unlike
+    ``x_backward + (x_forward - x_backward).detach()`` it is right at infinities. (Exported and traced, and compiled by
+    backends other than Inductor and PyTorch's own, the gradient is 0 where x_backward is not finite.)
 
     Args:
         x_forward: any floating tensor. No gradient reaches it.
@@ -165,14 +165,9 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
         from .compiled import straight_through as compiled_straight_through
 
         return compiled_straight_through(x_forward, x_backward)
-    if torch_private.is_tracing() or torch_private.is_transformed():
-        return reference.straight_through(x_forward, x_backward)
-    if has_torch_function((x_forward, x_backward)):
+    if has_torch_function((x_forward, x_backward)) and not torch_private.is_tracing():
         return handle_torch_function(straight_through, (x_forward, x_backward), x_forward, x_backward)
-    reference.check_straight_through(x_forward, x_backward)
-    if torch.is_grad_enabled() and x_backward.requires_grad:
-        return PassGradient.apply(x_forward, x_backward)
-    return x_forward.detach()
+    return reference.straight_through(x_forward, x_backward)
 
 
 def _dispatch(name: str, x: Tensor, alpha: Tensor | float, formula: int, **options: Any) -> Tensor:

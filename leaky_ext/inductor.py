@@ -3,8 +3,8 @@
 They compute what the kernels compute. The spelling was chosen for the code that Inductor generates, and for what its
 partitioner can keep for backward: y and its sign, in place of x.
 
-- The straight-through ReLU writes -0.0 where x is negative and +0.0 where x is zero of either sign. Its value is that of
-  ReLU, and the sign of y tells whether x was negative. The next layer keeps y anyway.
+- The straight-through ReLU writes -0.0 where x is negative and +0.0 where x is zero of either sign. Its value is that
+  of ReLU, and the sign of y tells whether x was negative. The next layer keeps y anyway.
 - With save="output", backward rebuilds x from y, and from one byte per element that holds whether x was negative.
 
 backward is traced with x, and computes y again from it, by the expressions of the forward. The partitioner merges equal
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch._inductor import decomposition as inductor_decomposition
 
+from . import bounds
 from ._build import VERSION
 from .reference import RELU, opmath, slopes
 
@@ -93,7 +94,11 @@ def _kept_as_byte(condition: Tensor, grad: Tensor) -> Tensor:
     return kept.to(grad.dtype) > torch.where(grad == grad, 0.0, 0.5)
 
 
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {ops.forward.default: forward, ops.backward.default: backward}
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    ops.forward.default: forward,
+    ops.backward.default: backward,
+    **bounds.DECOMPOSITIONS,
+}
 
 
 def register() -> bool:

@@ -9,29 +9,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .modules import Bounds, LearnableLeakyReLU, StraightThroughReLU
+from .modules import Bounds, Slope
+from .optim import slope_parameters
+from .torch_private import transforms_active
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("alpha_min", "alpha_mean", "alpha_max", "grad_norm", "negative", "dead")
-_WATCHED = (LearnableLeakyReLU, StraightThroughReLU, nn.PReLU, nn.LeakyReLU, nn.ReLU)
+_WATCHED = (Slope, nn.PReLU, nn.LeakyReLU, nn.ReLU)
 
 
 class AlphaMonitor:
     """Record the slopes and the inputs of every activation of a model, step by step.
 
-    It watches :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and, for comparison, :class:`torch.nn.PReLU`,
-    :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`. There is a row for each step and activation, with
+    It watches :class:`PReLU`, :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and, for comparison,
+    :class:`torch.nn.PReLU`, :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`. There is a row for each step and
+    activation, with
 
     - ``step``, counted from 1, and ``name``, the module's;
     - ``alpha_min``, ``alpha_mean``, ``alpha_max``: of the slopes, as the next forward uses them;
-    - ``grad_norm``: 2-norm of the slopes' gradient; NaN if there is none;
+    - ``grad_norm``: 2-norm of the slopes' gradient, of parametrized slopes that of what they are computed from; NaN if
+      there is none;
     - ``negative``: the share of the input's elements that are negative;
     - ``dead``: the share of units (indices of the channel dimension) whose every input in the batch is negative. Such a
       unit outputs only zeros under ReLU, and learns nothing from this batch.
 
-    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone. They
+    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone;
+    forwards under a `torch.func` transform are left out, since what they see is one example, or a copy. The shares
     cost a pass over the input: `every` thins them out. Numbers travel to the host in the background. No step waits for
     them; :meth:`rows` and what builds on it do.
 
@@ -142,7 +147,8 @@ class AlphaMonitor:
 
     def _observe(self, name: str, module: nn.Module, x: Tensor) -> None:
         # torch.fx traces a hook along with the module: there is nothing to observe then.
-        if not (self._due and module.training and isinstance(x, Tensor)):
+        # A tensor of a transform must not outlive it.
+        if not (self._due and module.training and isinstance(x, Tensor)) or transforms_active():
             return
         x = _local(x.detach())
         if x.numel() == 0:
@@ -166,11 +172,9 @@ class AlphaMonitor:
         alpha = _slope(module)
         if not isinstance(alpha, Tensor):
             return torch.cat([sums.new_full((3,), alpha), sums.new_full((1,), float("nan")), shares])
-        grad = None if alpha.grad is None else _whole(alpha.grad)
         values = _whole(alpha).float()
-        if getattr(module, "alpha_bounds", None) is not None:
-            values = values.clamp(*module.alpha_bounds)  # type: ignore[misc]
-        norm = values.new_full((), float("nan")) if grad is None else grad.float().norm()
+        grads = [_whole(p.grad).float().flatten() for p in slope_parameters(module) if p.grad is not None]
+        norm = torch.cat(grads).norm() if grads else values.new_full((), float("nan"))
         shares = shares.to(values.device, non_blocking=True)
         return torch.cat([torch.stack([values.min(), values.mean(), values.max(), norm]), shares])
 
@@ -217,11 +221,12 @@ class _Hook:
 
 
 def _slope(module: nn.Module) -> Tensor | float:
+    """The slope that forward uses."""
+    if isinstance(module, Slope):
+        return module.slope()
     if isinstance(module, nn.PReLU):
         return module.weight
-    if isinstance(module, nn.LeakyReLU):
-        return float(module.negative_slope)
-    return 0.0 if isinstance(module, nn.ReLU) else module.alpha  # type: ignore[return-value]
+    return float(module.negative_slope) if isinstance(module, nn.LeakyReLU) else 0.0
 
 
 def _local(x: Tensor) -> Tensor:

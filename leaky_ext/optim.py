@@ -1,13 +1,10 @@
 """Slopes in an optimizer: no weight decay, and a learning rate of their own if wanted."""
 
-from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from .modules import LearnableLeakyReLU, StraightThroughReLU
-
-_Slope = LearnableLeakyReLU | StraightThroughReLU
+from .modules import Slope
 
 
 def parameter_groups(
@@ -19,7 +16,7 @@ def parameter_groups(
 
     Args:
         model: its slopes are the parameters of :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and
-            :class:`torch.nn.PReLU`.
+            :class:`torch.nn.PReLU`; of a slope that is parametrized or pruned, those that it is computed from.
         weight_decay: of all parameters that are not slopes.
         alpha_lr: learning rate of the slopes. Default: the optimizer's.
 
@@ -31,8 +28,8 @@ def parameter_groups(
 
         torch.optim.AdamW(leaky_ext.parameter_groups(model, weight_decay=0.05, alpha_lr=1e-4), lr=1e-3)
     """
-    slopes = list({id(alpha): alpha for _, alpha in named_slopes(model)}.values())
-    ids = {id(alpha) for alpha in slopes}
+    slopes = list({id(p): p for module in model.modules() for p in slope_parameters(module)}.values())
+    ids = {id(p) for p in slopes}
     groups: list[dict[str, Any]] = [
         {"params": [p for p in model.parameters() if id(p) not in ids], "weight_decay": weight_decay},
         {"params": slopes, "weight_decay": 0.0} | ({} if alpha_lr is None else {"lr": alpha_lr}),
@@ -40,9 +37,8 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def named_slopes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every module of `model` that has learned slopes: its name and its slopes."""
-    for name, module in model.named_modules():
-        alpha = module.weight if isinstance(module, nn.PReLU) else getattr(module, "alpha", None)
-        if isinstance(module, (_Slope, nn.PReLU)) and isinstance(alpha, nn.Parameter):
-            yield name, alpha
+def slope_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module's slopes, or, if those are parametrized or pruned, what they are computed from."""
+    if isinstance(module, Slope):
+        return list(module.slope_parameters().values())
+    return list(module.parameters()) if isinstance(module, nn.PReLU) else []

@@ -14,6 +14,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from . import torch_private
+
 __all__ = [
     "learnable_leaky_relu",
     "learnable_leaky_relu_",
@@ -151,10 +153,15 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
     """The value of `x_forward`, and a gradient to `x_backward` alone. See `leaky_ext.straight_through`.
 
-    x_backward + (x_forward - x_backward).detach() is NaN at infinities. Here new memory joins the graph of x_backward
-    and is then overwritten behind autograd's back, which every compiler and transform follows.
+    Compilers, exporters and tracers get a formula of ATen operations that writes to nothing. Its value is x_forward to
+    the bit, and its gradient is 0 where x_backward is not finite: no differentiable formula passes it there.
     """
     check_straight_through(x_forward, x_backward)
-    y = torch.zeros_like(x_forward) + x_backward.to(x_forward.dtype)
-    y.detach().copy_(x_forward.detach())
-    return y
+    if torch.compiler.is_compiling() or torch_private.is_tracing():
+        z = x_backward.to(x_forward.dtype)
+        z = torch.where(z.isfinite(), z, 0)
+        return x_forward.detach() - (z.detach() - z)  # not z - z.detach(): to add +0.0 makes -0.0 positive
+    from .autograd import PassGradient, PassGradientAndTangent  # which imports this module
+
+    function = PassGradientAndTangent if torch_private.is_transformed() else PassGradient
+    return function.apply(x_forward.detach(), x_backward)

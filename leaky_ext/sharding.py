@@ -65,3 +65,9 @@ def _backward(
     # Both gradients are linear in grad, so a partial sum may stay one.
     replicated = [Replicate()] * (1 if alpha is None else 2)
     return [*rules, (outputs(Partial(), Partial()), [Partial(), *replicated])]
+
+
+@register_sharding(_ops.clamp_slope.default)
+def _clamp_slope(alpha: Any, low: float, high: float) -> Sequence[Rule]:
+    layouts: list[Placement] = [Replicate(), *(Shard(dim) for dim in range(alpha.ndim))]
+    return [([at], [at]) for at in layouts]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from zoo import Net
 
-from leaky_ext import LearnableLeakyReLU, StraightThroughReLU, convert
+from leaky_ext import PReLU, StraightThroughReLU, convert
 
 
 def path(model, steps=20, data=None):
@@ -65,7 +65,7 @@ def test_default_and_report():
     done = convert(model)
     assert [change.names for change in done] == [("shared", "first.1", "first.3"), ("second.3",)]
     assert done[0].before == "PReLU(num_parameters=8)"
-    assert done[0].after == "LearnableLeakyReLU(num_parameters=8, init=0.1, channel_dim=1)"
+    assert done[0].after == "leaky_ext.PReLU(num_parameters=8, channel_dim=1)"
     assert "gradient at x == 0: alpha * g before, g now" in str(done[0])
     assert isinstance(model.second[1], nn.LeakyReLU) and isinstance(model.relu, nn.ReLU)
     assert convert(model) == []
@@ -99,11 +99,11 @@ def test_sharing():
     weight = model.shared.weight
     convert(model, {nn.PReLU: "learnable", nn.ReLU: "learnable"})
     assert model.shared is model.first[1] is model.first[3]
-    assert model.shared.alpha is weight
+    assert model.shared.weight is weight
     tied = nn.Sequential(nn.PReLU(), nn.PReLU())
     tied[1].weight = tied[0].weight
     convert(tied)
-    assert tied[0] is not tied[1] and tied[0].alpha is tied[1].alpha
+    assert tied[0] is not tied[1] and tied[0].weight is tied[1].weight
 
 
 def test_an_optimizer_that_exists_goes_on():
@@ -111,9 +111,9 @@ def test_an_optimizer_that_exists_goes_on():
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     convert(model)
     model(torch.randn(2, 3, 10, 10)).sum().backward()
-    before = model.shared.alpha.detach().clone()
+    before = model.shared.weight.detach().clone()
     optimizer.step()
-    torch.testing.assert_close(model.shared.alpha, before - model.shared.alpha.grad)
+    torch.testing.assert_close(model.shared.weight, before - model.shared.weight.grad)
 
 
 def test_hooks_and_their_handles():
@@ -127,7 +127,7 @@ def test_hooks_and_their_handles():
     ]
     convert(model)
     model(torch.randn(3, requires_grad=True)).sum().backward()
-    assert sorted(seen) == ["LearnableLeakyReLU", "backward", "parameter", "pre"]
+    assert sorted(seen) == ["PReLU", "backward", "parameter", "pre"]
     seen.clear()
     for handle in handles:
         handle.remove()
@@ -141,7 +141,7 @@ def test_training_mode_dtype_device_and_frozen():
     model[1].weight.requires_grad_(False)
     convert(model, {nn.PReLU: "learnable", nn.LeakyReLU: "learnable", nn.ReLU: "straight_through"})
     assert not model[1].training and model[2].training
-    assert not model[1].alpha.requires_grad and model[2][0].alpha.requires_grad
+    assert not model[1].weight.requires_grad and model[2][0].alpha.requires_grad
     assert model[2][0].alpha.dtype == torch.float64
     with torch.device("meta"):
         empty = nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU())
@@ -160,21 +160,21 @@ def test_the_old_state_dict_loads(rules):
     for module in (new, copy.deepcopy(new)):
         module.load_state_dict(torch.load(buffer), strict=True)
         buffer.seek(0)
-        assert torch.equal(module.shared.alpha, old.shared.weight)
+        assert torch.equal(module.shared.slope(), old.shared.weight)
         twin = copy.deepcopy(module)
         twin.load_state_dict(module.state_dict(), strict=True)  # its own too
     wrong = old.state_dict() | {"second.3.slope": torch.ones(1)}
     with pytest.raises(RuntimeError, match=r"second\.3\.slope"):
         new.load_state_dict(wrong)
     del wrong["second.3.slope"], wrong["second.3.weight"]
-    with pytest.raises(RuntimeError, match=r"second\.3\.alpha"):
+    with pytest.raises(RuntimeError, match=r"second\.3\.(alpha|weight)"):
         new.load_state_dict(wrong)
 
 
 def test_by_name():
     model = Net()
     convert(model, {"second.*": None, "re*": "straight_through", nn.PReLU: "learnable"}, alpha=0.3)
-    assert type(model.shared) is LearnableLeakyReLU and type(model.second[3]) is nn.PReLU
+    assert type(model.shared) is PReLU and type(model.second[3]) is nn.PReLU
     assert type(model.relu) is StraightThroughReLU and model.relu.alpha == 0.3 and model.relu.inplace
     # A shared activation goes by any of its names.
     model = Net()
@@ -223,7 +223,6 @@ def test_fused_inference_of_a_transformer_layer_is_left():
 @pytest.mark.parametrize(
     "model, rules, message",
     [
-        (nn.PReLU(), None, "cannot be replaced in place"),
         (Net(), {nn.ReLU: "leaky"}, "must be 'learnable', 'straight_through' or None"),
         (Net(), {nn.GELU: "learnable"}, "GELU"),
         (Net(), {"layer*": "learnable"}, r"'layer\*' matches no activation; there are \['shared'"),

@@ -128,7 +128,10 @@ def test_repr_shows_what_differs_from_the_default():
     assert module.extra_repr() == (
         "num_parameters=3, init=zeros_, channel_dim=-1, save='output', inplace=True, alpha_bounds=(0.1, 1.0)"
     )
-    assert repr(StraightThroughReLU(0.1)) == "StraightThroughReLU(alpha=0.1)"
+    module = StraightThroughReLU(0.1)
+    assert repr(module) == "StraightThroughReLU(alpha=0.1)"
+    module.alpha = 0.125
+    assert repr(module) == "StraightThroughReLU(alpha=0.125)"
     assert (
         StraightThroughReLU(0.1, True, 3).extra_repr() == "alpha=0.1, learnable=True, num_parameters=3, channel_dim=1"
     )
@@ -170,13 +173,19 @@ def test_functional_call_uses_the_given_slopes():
 
 class TestBounds:
     @pytest.mark.parametrize("module", bounded(), ids=lambda m: type(m).__name__)
-    def test_forward_uses_clamped_slopes_and_writes_them_back(self, module):
+    def test_training_uses_clamped_slopes_and_writes_nothing(self, module):
         module = copy.deepcopy(module)
         x = torch.randn(3, 4, requires_grad=True)
         module(x).sum().backward()
         torch.testing.assert_close(x.grad, torch.where(x >= 0, 1.0, 0.3))
+        assert module.alpha.tolist() == [0.5] * 4
+        grad = x.detach().clamp(max=0).sum(0)  # negative: descent would lead further out
+        assert bool((grad <= 0).all()) and not module.alpha.grad.any()
+        module.zero_grad()
+        (-module(x)).sum().backward()
+        torch.testing.assert_close(module.alpha.grad, -grad)
+        module.project_()
         torch.testing.assert_close(module.alpha.data, torch.full((4,), 0.3))
-        torch.testing.assert_close(module.alpha.grad, x.detach().clamp(max=0).sum(0))
 
     @pytest.mark.parametrize("module", bounded(), ids=lambda m: type(m).__name__)
     def test_eval_uses_them_and_writes_nothing(self, module):
@@ -250,7 +259,8 @@ class TestBounds:
         def loss(alpha):
             return torch.func.functional_call(module, {"alpha": alpha}, (x,)).sum()
 
-        torch.testing.assert_close(torch.func.grad(loss)(slopes), x.clamp(max=0).sum(0))
+        assert not torch.func.grad(loss)(slopes).any()
+        torch.testing.assert_close(torch.func.grad(lambda a: -loss(a))(slopes), -x.clamp(max=0).sum(0))
         assert slopes.tolist() == [pytest.approx(0.9)] * 4 and module.alpha.tolist() == [0.5] * 4
 
     def test_no_forward_waits_for_the_device(self, device):
@@ -263,7 +273,7 @@ class TestBounds:
             finally:
                 if device == "cuda":
                     torch.cuda.set_sync_debug_mode("default")
-            torch.testing.assert_close(module.alpha.data, torch.full((4,), 0.3, device=device))
+            assert module.alpha.tolist() == [0.5] * 4
 
     def test_a_slope_that_is_not_a_number_stays_one(self):
         (module, _) = bounded()

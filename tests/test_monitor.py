@@ -263,3 +263,14 @@ def test_a_model_without_activations():
     monitor = AlphaMonitor(nn.Linear(2, 2))
     monitor.step()
     assert monitor.rows() == [] and monitor.plot().axes
+
+
+def test_transforms_are_left_out():
+    layer = nn.Sequential(LearnableLeakyReLU(4))
+    monitor = AlphaMonitor(layer)
+    x = torch.randn(3, 4)
+    per_example = torch.func.vmap(torch.func.grad(lambda x: layer(x[None]).sum()))(x)
+    assert per_example.shape == x.shape
+    layer(-torch.ones(3, 4))
+    monitor.step()
+    assert monitor.rows()[0]["negative"] == 1.0

@@ -55,6 +55,7 @@ def calls(x: Tensor, alpha: Any) -> list[tuple[Any, tuple]]:
     return [
         *((op, (x, slope, value, 1, formula)) for op in forward for formula in range(3)),
         (OPS.compiled.default, (x, slope, value, 1, 0, 7)),
+        (OPS.clamp_slope.default, (x, -0.1, 0.5)),
         *(
             (OPS.backward.default, (grad, x, None, slope, value, 1, kind, None, need))
             for need in needs

@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Interpreter, Tracer, Transformer, symbolic_tra
 from torch.nn import functional as F
 from zoo import Net
 
-from leaky_ext import AlphaMonitor, LearnableLeakyReLU, StraightThroughReLU, convert, revert
+from leaky_ext import AlphaMonitor, LearnableLeakyReLU, PReLU, StraightThroughReLU, convert, revert
 
 EVERY = {nn.PReLU: "learnable", nn.LeakyReLU: "learnable", nn.ReLU: "straight_through"}
 
@@ -27,7 +27,7 @@ def test_the_graph_is_that_of_the_original(training):
     x = torch.randn(4, 3, 10, 10)
     graph = symbolic_trace(new)
     assert torch.equal(graph(x), new(x))
-    assert type(graph.shared) is LearnableLeakyReLU and graph.shared.alpha is new.shared.alpha
+    assert type(graph.shared) is PReLU and graph.shared.weight is new.shared.weight
     for again in (Transformer(graph).transform(), copy.deepcopy(graph), symbolic_trace(graph)):
         assert torch.equal(again(x), new(x))
     assert torch.equal(Interpreter(graph).run(x), new(x))
@@ -38,7 +38,7 @@ def test_a_graph_trains_converts_and_reverts():
     convert(model, EVERY)
     x = torch.randn(4, 3, 10, 10)
     model(x).sum().backward()
-    assert model.shared.alpha.grad.count_nonzero()
+    assert model.shared.weight.grad.count_nonzero()
     before = model(x)
     revert(model)
     assert torch.equal(model(x), before)
@@ -169,7 +169,7 @@ def test_functions_become_modules():
     x = torch.randn(16, 4)
     assert torch.equal(model(x), old(x))
     assert type(model.get_submodule("block.relu_1")) is StraightThroughReLU
-    assert model.get_submodule("prelu").alpha is model.get_submodule("prelu_1").alpha is old.slopes
+    assert model.get_submodule("prelu").weight is model.get_submodule("prelu_1").weight is old.slopes
     assert model.get_submodule("relu_1").inplace and model.get_submodule("leakyrelu").alpha.item() == pytest.approx(0.2)
     assert convert(model, EVERY, functions=True) == []
     model.load_state_dict(old.state_dict(), strict=True)

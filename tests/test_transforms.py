@@ -216,12 +216,18 @@ def test_in_place_under_transforms(name: str) -> None:
 
 
 class TestStraightThrough:
-    def test_copies_nothing(self) -> None:
+    @pytest.mark.parametrize("learned", [False, True])
+    def test_the_result_may_be_changed_in_place(self, learned: bool) -> None:
         forward, backward = torch.randn(3, 4), torch.randn(4, requires_grad=True)
-        y = straight_through(forward, backward)
-        assert y.data_ptr() == forward.data_ptr()
+        before = forward.clone()
+        with torch.set_grad_enabled(learned):
+            y = straight_through(forward, backward)
+            y *= 2
+        assert torch.equal(forward, before) and torch.equal(y, 2 * before)
+        if not learned:
+            return
         grad = torch.randn(3, 4)
-        y.backward(grad)
+        y.backward(grad / 2)
         assert torch.equal(backward.grad, grad.sum(0))
 
     def test_gradient_reaches_x_backward_alone(self) -> None:
@@ -288,3 +294,13 @@ class TestStraightThrough:
             f(x.long(), x)
         with pytest.raises(RuntimeError, match="meta"):
             f(x, x.to("meta"))
+
+
+@pytest.mark.parametrize("dims", [(0, None), (0, 0), (None, 0)])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_vmap_over_a_batch_of_none(function: Callable[..., Tensor], dims: tuple[int | None, int | None]) -> None:
+    x, alpha = (
+        torch.ones(shape if dim is None else (0, *shape)) for dim, shape in zip(dims, [(3, 4), (4,)], strict=True)
+    )
+    y = func.vmap(function, dims)(x, alpha)
+    assert y.shape == (0, 3, 4)

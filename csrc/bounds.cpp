@@ -1,0 +1,76 @@
+// The slope inside of its bounds: clamp_slope, an operator whose gradient leads a slope outside back in.
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/gt.h>
+#include <ATen/ops/logical_or.h>
+#include <ATen/ops/lt.h>
+#include <ATen/ops/masked_fill.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/sign.h>
+#include <ATen/ops/sub.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/library.h>
+
+#include "node.h"
+
+namespace leaky_ext {
+namespace operators {
+
+struct ClampSlope : Operator<ClampSlope, Tensor(const Tensor&, double, double)> {
+  static constexpr const char* kSchema = "clamp_slope(Tensor alpha, float low, float high) -> Tensor";
+};
+
+}  // namespace operators
+
+namespace autograd {
+namespace {
+
+using at::Tensor;
+
+// Saves alpha and the clamped slope. The gradient is 0 only where descent leads further out: above the bounds with a
+// negative gradient, below them with a positive one. It consists of ATen operations, so every order and mode follows.
+struct ClampNode : SavingNode<ClampNode> {
+  std::string name() const override { return "ClampSlopeBackward0"; }
+
+  static variable_list gradients(const variable_list& grads, const Unpacked& from) {
+    const Tensor& grad = grads[0];
+    if (!grad.defined()) return variable_list(1);
+    const Tensor side = at::sign(at::sub(from.alpha->detach(), from.saved->detach()));
+    return {at::masked_fill(grad, at::lt(at::mul(side, grad.detach()), 0), 0)};
+  }
+};
+
+Tensor clamp_slope(c10::DispatchKeySet keys, const Tensor& alpha, double low, double high) {
+  Tensor y;
+  {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    y = operators::ClampSlope::redispatch(keys & c10::after_ADInplaceOrView_keyset, alpha, low, high);
+  }
+  if (at::GradMode::is_enabled() && alpha.requires_grad()) {
+    auto node = make_node<ClampNode>();
+    node->set_next_edges(torch::autograd::collect_next_edges(alpha));
+    node->kind = Saved::Output;
+    node->alpha = SavedVariable(alpha, false);
+    torch::autograd::set_history(y, node);
+    node->saved = SavedVariable(y, true);
+  }
+  if (torch::autograd::isFwGradDefined(alpha)) {  // the derivative of the value: a tangent has no way of descent
+    const Tensor primal = alpha._fw_primal(0);
+    const Tensor outside = at::logical_or(at::lt(primal, low), at::gt(primal, high));
+    y._set_fw_grad(at::masked_fill(alpha._fw_grad(0), outside, 0), 0, false);
+  }
+  return y;
+}
+
+}  // namespace
+}  // namespace autograd
+}  // namespace leaky_ext
+
+TORCH_LIBRARY_FRAGMENT(leaky_ext, m) { m.def(leaky_ext::operators::ClampSlope::kSchema, {at::Tag::pt2_compliant_tag}); }
+
+TORCH_LIBRARY_IMPL(leaky_ext, CompositeExplicitAutograd, m) {
+  m.impl("clamp_slope", [](const at::Tensor& alpha, double low, double high) { return at::clamp(alpha, low, high); });
+}
+
+TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) { m.impl("clamp_slope", leaky_ext::autograd::clamp_slope); }

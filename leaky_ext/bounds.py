@@ -1,0 +1,48 @@
+"""A slope inside of its bounds: the operator `clamp_slope` (csrc/bounds.cpp), and what each mode makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+from torch.library import register_fake, register_vmap
+from torch.overrides import has_torch_function
+
+from . import _C, functional, torch_private  # noqa: F401  (loading _C defines the operator)
+
+_clamp_slope = torch.ops.leaky_ext.clamp_slope.default
+
+
+def clamp_slope(alpha: Tensor, low: float, high: float) -> Tensor:
+    """`alpha`, clamped. The gradient is 0 only where a step of descent would lead a slope outside further out.
+
+    Exporters, tracers and backends that take no operators get a plain clamp.
+    """
+    if is_compiling():
+        from .compiled import traced_for  # which imports Dynamo and Inductor
+
+        return alpha.clamp(low, high) if traced_for() == "reference" else _clamp_slope(alpha, low, high)
+    if torch_private.is_tracing() or has_torch_function((alpha,)):
+        return alpha.clamp(low, high)
+    functional.register_sharding()
+    return _clamp_slope(alpha, low, high)
+
+
+@register_fake("leaky_ext::clamp_slope")
+def _fake(alpha: Tensor, low: float, high: float) -> Tensor:
+    return torch.empty_like(alpha)
+
+
+@register_vmap("leaky_ext::clamp_slope")
+def _vmap(info: Any, in_dims: tuple, alpha: Tensor, low: float, high: float) -> tuple[Tensor, int | None]:
+    return _clamp_slope(alpha, low, high), in_dims[0]
+
+
+def _decomposed(alpha: Tensor, low: float, high: float) -> Tensor:
+    return alpha.clamp(low, high)
+
+
+DECOMPOSITIONS = {_clamp_slope: _decomposed}
+"""What Inductor compiles in place of the operator."""
