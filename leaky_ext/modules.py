@@ -176,7 +176,7 @@ class LearnableLeakyReLU(_Learnable):
         num_parameters: number of slopes: 1 for all elements, or C, the size of the input's `channel_dim`.
         init: the first value of every slope, or a function like those of :mod:`torch.nn.init`, which fills a tensor in
             place, for example ``functools.partial(nn.init.uniform_, a=0.0, b=0.3)``. The module keeps it: with a
-            lambda, which :mod:`pickle` refuses, the module can be saved by its state_dict alone.
+            lambda, which ``pickle`` refuses, the module can be saved by its state_dict alone.
         channel_dim: the dimension that slopes go with; negative counts from the end. Without effect for one slope.
         save: what is kept for backward: ``"input"``, or ``"output"``, which the next layer often keeps anyway. With
             ``"output"`` the input is rebuilt as ``output / alpha``, so no slope may be exactly 0.

@@ -168,12 +168,14 @@ def arguments(rng, op, problem):
             choice = rng.choice(problem.masks) if (kind >= 2) == fits else None
         elif name == "alpha":
             choice = rng.choice([*problem.alphas, None])
-        elif name == "value":
+        elif name in ("value", "low", "high"):
             choice = rng.choice(NUMBERS) if rng.random() < 0.3 else 0.25
         elif name == "channel_dim":
             choice = rng.choice(DIMS) if rng.random() < 0.3 else rng.randrange(-2, 3)
         elif name in ("formula", "kind"):
             choice = rng.choice(ENUMS) if rng.random() < 0.1 else kind if name == "kind" else rng.randrange(3)
+        elif name == "revision":
+            choice = rng.randrange(2**32)
         elif name == "stride":
             choice = rng.choice([*problem.strides, None, None])
         elif name == "output_mask":

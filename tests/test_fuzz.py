@@ -9,6 +9,6 @@ def test_hostile_calls_do_not_crash(calls, seed):
     outcomes = fuzz_operators.fuzz(calls, seed=seed)
     assert outcomes.total() == calls
     results = {name: count for name, count in outcomes.items() if name.startswith("results of ")}
-    assert len(results) == len(fuzz_operators.operators()) == 5
-    # Both ways through every operator are taken, each of which is called about calls / 5 times.
+    assert len(results) == len(fuzz_operators.operators()) == 7
+    # Both ways through every operator are taken, each of which is called about calls / 7 times.
     assert all(calls / 100 < count < calls / 6 for count in results.values()), results

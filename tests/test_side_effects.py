@@ -88,7 +88,8 @@ def test_everything_is_as_the_formula_leaves_it(name, run, training, monitored):
     results = []
     for one in (model, twin):
         leaf = x.clone().requires_grad_()
-        y = (RUNS[run](one) if one is model else one)(leaf)
+        # Inductor's gradient of a spectral norm differs from the eager one with PyTorch's own activations too.
+        y = (RUNS[run](one) if one is model or run == "inductor" else one)(leaf)
         y.square().sum().backward()
         grads = {n: p.grad for n, p in one.named_parameters() if not n.startswith("act.")}
         results.append((y.detach(), leaf.grad, grads, snapshot(one)))
