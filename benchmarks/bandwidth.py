@@ -21,7 +21,7 @@ from torch import Tensor
 from leaky_ext.autograd import INPUT, MASK
 from leaky_ext.reference import LEAKY_RELU
 
-from .timing import Call, measure
+from .timing import Call, measure, timers
 
 OPS = torch.ops.leaky_ext
 NUMEL = 1 << 26
@@ -78,7 +78,8 @@ def shares(numel: int, device: str, seconds: float) -> Iterator[dict[str, Any]]:
         for layout in LAYOUTS:
             with torch.no_grad():
                 jobs = calls(layout, numel, dtype, device)
-                samples = measure({name: call for name, (call, _) in jobs.items()}, device=device, seconds=seconds)
+                taken = timers({name: call for name, (call, _) in jobs.items()}, device)
+                samples = measure(taken, seconds=seconds)
             rates = {name: size / statistics.median(samples[name]) / 1e3 for name, (_, size) in jobs.items()}
             for name, rate in rates.items():
                 yield {

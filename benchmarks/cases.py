@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .contenders import BY_HAND, MAIN, PEER
+from .contenders import BY_HAND, IN_NETWORKS, MAIN, PEER
 from .networks import BLOCKS, NETWORKS
 
 K, M = 1_000, 1 << 20
@@ -119,9 +119,9 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
     for name, network in NETWORKS.items():
         if not network.available or (quick and name not in few):
             continue
-        case = Case(suite="networks", subject=name, task=TRAINING, contenders=(*MAIN, "none"), threads=threads)
+        case = Case(suite="networks", subject=name, task=TRAINING, contenders=(*IN_NETWORKS, "none"), threads=threads)
         yield case
-        yield replace(case, task=INFERENCE)
+        yield replace(case, task=INFERENCE, contenders=(*MAIN, "none"))
         if not quick:
             yield replace(case, malloc="kept")
 
@@ -129,8 +129,9 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
 def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
     """Training steps. Compiling takes longer than measuring."""
     for case in networks(threads=threads, quick=quick):
-        if case.task == TRAINING and (not quick or case.subject == "MLP"):
-            yield replace(case, suite="networks-compiled", compiled=True, contenders=MAIN)
+        wanted = case.subject == "MLP" if quick else NETWORKS[case.subject].compiles
+        if wanted and case.task == TRAINING and case.malloc == "default":
+            yield replace(case, suite="networks-compiled", compiled=True, contenders=IN_NETWORKS)
 
 
 SUITES = {
@@ -142,7 +143,7 @@ SUITES = {
 }
 # Of timing, for each case in each process; and fresh processes: the state of a heap decides what a size costs.
 SECONDS = {"calls": 3.0, "operators": 0.3, "networks": 3.0, "compiled": 0.5, "networks-compiled": 2.0}
-PROCESSES = {"calls": 5, "operators": 3, "networks": 3, "compiled": 3, "networks-compiled": 1}
+PROCESSES = {"calls": 5, "operators": 3, "networks": 3, "compiled": 3, "networks-compiled": 3}
 
 
 def select(suite: str, *, device: str = "cpu", threads: int = 2, quick: bool = False) -> list[Case]:

@@ -13,13 +13,15 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from .cases import BOTH, M, size_name
+from .cases import BOTH, TRAINING, M, size_name
 from .contenders import CONTENDERS, PEER
 from .results import Results
-from .tables import OWN, by_case, pick, versus
+from .tables import MIB, OWN, by_case, pick, versus
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
+SMALL = "learnable, save=output"
+SHARES = {"convert(model)": ("learnable", "PReLU"), 'convert(model, save="output")': (SMALL, "PReLU")}
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white", "axes.grid": True, "axes.axisbelow": True, "grid.color": "#d1d9e0",
     "axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "lines.linewidth": 1.8,
@@ -31,13 +33,51 @@ def draw_all(results: dict[str, Results], folder: Path) -> Iterator[Path]:
     """Writes every chart for which there are rows."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        for name, figure in (("speed-up", speed_up(results)), ("memory", memory(results))):
+        figures = {"networks": networks(results), "speed-up": speed_up(results), "memory": memory(results)}
+        for name, figure in figures.items():
             if figure is not None:
                 path = folder / f"{name}.svg"
                 figure.savefig(path, format="svg", metadata={"Date": None})
                 path.write_text("".join(line.rstrip() + "\n" for line in path.read_text().splitlines()))
                 yield path
                 plt.close(figure)
+
+
+def network_rows(results: dict[str, Results]) -> tuple[str, Any] | None:
+    """The machine whose results draw the chart, and a training step of each network as PyTorch's PReLU's shares."""
+    for result in results.values():
+        frame = pick(result.frame(), suite="networks", task=TRAINING, malloc="default", problem="")
+        kept = frame.pivot_table(index="subject", columns="contender", values="kept", sort=False)
+        if SMALL in kept:
+            return result.machine.title, (kept, versus(by_case(frame).set_index("subject"), SHARES))
+    return None
+
+
+def networks(results: dict[str, Results]) -> Figure | None:
+    """What a training step keeps and takes, in shares of PReLU's; one line for each network."""
+    found = network_rows(results)
+    if found is None:
+        return None
+    title, (kept, speed) = found
+    names = [name for name in reversed(kept.index) if name in speed.index]
+    kept, speed = kept.loc[names], speed.loc[names]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.42 * len(names) + 1.6), sharey=True, layout="constrained")
+    bars = left.barh(names, kept[SMALL] / kept["PReLU"], color=COLOURS[5], label='convert(model, save="output")')
+    labels = [f"{ours / MIB:.3g} of {own / MIB:.3g} MiB" for ours, own in zip(kept[SMALL], kept["PReLU"], strict=True)]
+    left.bar_label(bars, labels, padding=4, fontsize=8)
+    left.plot(kept["ReLU"] / kept["PReLU"], names, "D", color=COLOURS[1], label="nn.ReLU")
+    left.set(xlim=(0, 1.35), xlabel="kept for backward, share of nn.PReLU's")
+    for index, (label, values) in enumerate(speed.items()):
+        right.plot(1 / values, names, MARKERS[index], color=COLOURS[index], label=label)
+    right.set(xlabel="time of a training step, share of nn.PReLU's")
+    for panel in (left, right):
+        panel.axvline(1, color="#1f2328", linewidth=1)
+        panel.grid(visible=False, axis="y")
+        panel.legend(
+            loc="upper center", bbox_to_anchor=(0.5, 1.02 + 1 / len(names)), ncols=2, frameon=False, fontsize=9
+        )
+    figure.suptitle(f"PyTorch's PReLU = 1; eager, float32; {title}", fontsize=10)
+    return figure
 
 
 def speed_up(results: dict[str, Results]) -> Figure | None:

@@ -42,11 +42,9 @@ class Layer(nn.Module):
         return self.function(x, self.alpha)
 
 
-def learnable_layer(prelu: nn.PReLU) -> nn.Module:
-    """What leaky_ext.convert makes of it."""
-    layer = leaky_ext.LearnableLeakyReLU(prelu.num_parameters)
-    layer.alpha = prelu.weight
-    return layer
+def converted(prelu: nn.PReLU, **options: Any) -> nn.Module:
+    leaky_ext.convert(prelu, **options)
+    return prelu
 
 
 def where(x: Tensor, alpha: Any) -> Tensor:
@@ -89,7 +87,7 @@ class NSReLU(torch.autograd.Function):
 learnable, straight_through = leaky_ext.learnable_leaky_relu, leaky_ext.straight_through_relu
 
 CONTENDERS: dict[str, Contender] = {
-    "learnable": Contender(function=learnable, forward=None, backward=None, module=learnable_layer),
+    "learnable": Contender(function=learnable, forward=None, backward=None, module=converted),
     "fixed": Contender(function=learnable, module=lambda prelu: Layer(learnable, SLOPE)),
     "straight-through": Contender(
         function=straight_through, forward=0.0, module=lambda prelu: leaky_ext.StraightThroughReLU(SLOPE)
@@ -98,7 +96,10 @@ CONTENDERS: dict[str, Contender] = {
     "LeakyReLU": Contender(function=F.leaky_relu, module=lambda prelu: nn.LeakyReLU(SLOPE)),
     "ReLU": Contender(function=lambda x, alpha: F.relu(x), forward=0.0, backward=0.0, module=lambda prelu: nn.ReLU()),
     "learnable, save=output": Contender(
-        function=lambda x, alpha: learnable(x, alpha, save="output"), forward=None, backward=None
+        function=lambda x, alpha: learnable(x, alpha, save="output"),
+        forward=None,
+        backward=None,
+        module=lambda prelu: converted(prelu, save="output"),
     ),
     "where": Contender(function=where, forward=None, backward=None, module=lambda prelu: Layer(where, prelu.weight)),
     "where, fixed": Contender(function=where),
@@ -114,6 +115,7 @@ CONTENDERS: dict[str, Contender] = {
 # leaky_ext's -> PyTorch's own of the same kind, and the formulas written by hand that do what it does.
 PEER = {"learnable": "PReLU", "fixed": "LeakyReLU", "straight-through": "ReLU"}
 MAIN = (*PEER, *PEER.values())
+IN_NETWORKS = (*MAIN, "learnable, save=output")
 BY_HAND = {
     "learnable": ("where", "clamp"),
     "fixed": ("where, fixed",),

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .architectures import Residual, SpeechSeparation, conv_block, face_recognition, mlp, residual_network
+
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
@@ -21,6 +23,7 @@ class Network:
     shape: tuple[int, ...]
     package: str = ""  # that has to be installed for it (requirements-models.txt)
     channels_last: bool = False
+    compiles: bool = True  # in the suite networks-compiled: Inductor takes minutes for a large one
 
     @property
     def available(self) -> bool:
@@ -70,43 +73,6 @@ def super_resolution() -> nn.Module:
     return load("spandrel.architectures.Compact.__arch.SRVGG", "SRVGGNetCompact")()
 
 
-class Residual(nn.Module):
-    """ResNet's basic block."""
-
-    def __init__(self, channels: int = 64) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.act1 = nn.PReLU()
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.act2 = nn.PReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.act1(self.norm1(self.conv1(x)))
-        return self.act2(self.norm2(self.conv2(y)) + x)
-
-
-def residual_network() -> nn.Module:
-    """Three stages of two basic blocks, as for CIFAR."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1)]
-    for channels in (32, 64, 128):
-        layers += [Residual(channels), Residual(channels)]
-        layers += [nn.Conv2d(channels, 2 * channels, 2, stride=2)] if channels < 128 else []
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
-
-
-def mlp(width: int, hidden: int, layers: int, last: int) -> nn.Module:
-    parts: list[nn.Module] = []
-    for index in range(layers):
-        parts += [nn.Linear(hidden if index else width, hidden), nn.PReLU()]
-    return nn.Sequential(*parts, nn.Linear(hidden, last))
-
-
-def conv_block() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.PReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.PReLU())
-
-
 FACENET, MONAI, SPANDREL = "facenet_pytorch", "monai", "spandrel"
 NETWORKS: dict[str, Network] = {
     "facenet PNet": Network(build=lambda: face_detector("PNet"), shape=(8, 3, 96, 96), package=FACENET),
@@ -118,6 +84,12 @@ NETWORKS: dict[str, Network] = {
         f"Real-ESRGAN compact, {size} px": Network(build=super_resolution, shape=(1, 3, size, size), package=SPANDREL)
         for size in (64, 128, 256)
     },
+    # As its trainers use it. Its graph is that of the others, and compiling it says nothing new.
+    "Real-ESRGAN compact, 16 x 96 px": Network(
+        build=super_resolution, shape=(16, 3, 96, 96), package=SPANDREL, compiles=False
+    ),
+    "iResNet-50": Network(build=face_recognition, shape=(4, 3, 112, 112), compiles=False),
+    "Conv-TasNet, 1 s": Network(build=SpeechSeparation, shape=(1, 1, 8_000), compiles=False),
     "residual network": Network(build=residual_network, shape=(16, 3, 32, 32)),
     "MLP": Network(build=lambda: mlp(784, 1024, 3, 10), shape=(256, 784)),
 }

@@ -10,7 +10,7 @@ import pandas as pd
 
 from . import charts, tables
 from .cases import BOTH, FORWARD, INFERENCE, THEN_READ, TRAINING, size_name
-from .contenders import BY_HAND, MAIN
+from .contenders import BY_HAND, IN_NETWORKS, MAIN
 from .machine import ROOT
 from .results import RESULTS, Results, load_all
 from .tables import OWN, by_case, describe, duration, in_full, markdown, memory, pick, ratios, speedup, versus
@@ -85,8 +85,8 @@ def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
                 rows = pick(frame, suite=suite, task=task, malloc=malloc)
                 yield f"Networks, {task}, {how}{words}", ratios(rows, describe, tables.IN_NETWORKS)
         rows = pick(frame, suite=suite, malloc="default")
-        yield f"Networks, {how}: MiB kept for backward", memory(rows, MAIN)
-        yield f"Networks, {how}: peak of a training step, MiB", memory(rows, MAIN, "peak")
+        yield f"Networks, {how}: MiB kept for backward", memory(rows, IN_NETWORKS)
+        yield f"Networks, {how}: peak of a training step, MiB", memory(rows, IN_NETWORKS, "peak")
 
     yield from operators(pick(frame, suite="operators"), kept)
 
@@ -146,6 +146,9 @@ def everything(frame: pd.DataFrame) -> pd.DataFrame:
 def index(results: dict[str, Results]) -> str:
     written = "Written by `python -m benchmarks report` from benchmarks/results."
     parts = ["# Benchmarks", written, HOW_TO_READ, headline(results, link="")]
+    if charts.networks(results) is not None:
+        networks = "![MiB kept and time of a training step, in shares of PReLU's](../figures/networks.svg)"
+        parts += ["## Memory of networks", networks]
     if charts.speed_up(results) is not None:  # rows for it were measured
         speed_up = "![Speed-up over PyTorch's own against the number of elements](../figures/speed-up.svg)"
         parts += ["## Operators by size", speed_up]

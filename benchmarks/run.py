@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -23,6 +24,7 @@ from . import worker
 from .cases import MALLOC, PROCESSES, SECONDS, Case, select
 from .machine import this_machine, this_run
 from .results import RESULTS, Results, row
+from .timing import Timer, measure
 
 
 def run(
@@ -71,13 +73,14 @@ def measure_suite(
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     interrupted = False
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with own_compile_cache(), Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         groups = [(process, group) for process in range(processes) for group in in_one_process(cases)]
         task = progress.add_task(suite, total=sum(len(group) for _, group in groups))
         try:
             for process, together in groups:
                 progress.update(task, description=f"{suite}: {together[0].subject}")
-                for case, results in in_fresh_process(together, found, seconds=seconds, process=process):
+                measured = in_own_processes if together[0].compiled else in_fresh_process
+                for case, results in measured(together, found, seconds=seconds, process=process):
                     for name, result in results.items():
                         found[case, name].append(result)
                         if "problem" in result:
@@ -85,8 +88,8 @@ def measure_suite(
                     progress.advance(task)
         except KeyboardInterrupt:
             interrupted = True
-    measured = ((case, name) for case in cases for name in case.contenders if found[case, name])
-    return [row(case.key, name, found[case, name]) for case, name in measured], interrupted
+    pairs = ((case, name) for case in cases for name in case.contenders if found[case, name])
+    return [row(case.key, name, found[case, name]) for case, name in pairs], interrupted
 
 
 def in_one_process(cases: list[Case]) -> list[list[Case]]:
@@ -99,22 +102,14 @@ def in_fresh_process(
 ) -> Iterator[tuple[Case, worker.Results]]:
     """Each case with its results, in an order of this process's own. Contenders that had a problem are not run again.
 
-    Where the process dies, that is the result of the cases that are left.
+    If the process dies, that is the result of the cases that are left.
     """
-    malloc = cases[0].malloc
-    os.environ["GLIBC_TUNABLES"] = MALLOC[malloc]  # is read when a process starts
     shuffled = random.Random(process).sample(cases, len(cases))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(
-            1, mp_context=get_context("spawn"), initializer=worker.start, initargs=(f"{folder}/log", malloc)
-        ) as pool,
-    ):
+    with fresh_process(cases[0].malloc) as pool:
         futures: dict[Case, Future[worker.Results]] = {}
         for case in shuffled:
-            names = tuple(n for n in case.contenders if not any("problem" in r for r in found[case, n]))
             futures[case] = pool.submit(
-                worker.measure_case, replace(case, contenders=names), seconds=seconds, process=process
+                worker.measure_case, without_problems(case, found), seconds=seconds, process=process
             )
         try:
             for case, future in futures.items():
@@ -125,3 +120,65 @@ def in_fresh_process(
                 yield case, {name: {"problem": problem} for name in case.contenders} if error else future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def in_own_processes(
+    cases: list[Case], found: dict[tuple[Case, str], list[dict[str, Any]]], *, seconds: float, process: int
+) -> Iterator[tuple[Case, worker.Results]]:
+    """Each case with its results, every contender in a process of its own. They still take turns.
+
+    What was compiled before changes what a compiler makes of the next, so compiled contenders share no process.
+    """
+    for case in cases:
+        names = without_problems(case, found).contenders
+        results: worker.Results = {}
+        with contextlib.ExitStack() as stack:
+            pools = {name: stack.enter_context(fresh_process(case.malloc)) for name in names}
+            try:
+                for name, pool in pools.items():
+                    results[name] = pool.submit(worker.hold, replace(case, contenders=(name,)), process).result()
+                timers = {name: timer_in(pools[name]) for name in names if "problem" not in results[name]}
+                for name, samples in measure(timers, seconds=seconds, seed=process).items():
+                    results[name]["samples"] = samples
+            except Exception as error:  # a process died
+                results = {name: {"problem": f"failed: {worker.first_line(error)}"} for name in names}
+        yield case, results
+
+
+@contextlib.contextmanager
+def fresh_process(malloc: str) -> Iterator[ProcessPoolExecutor]:
+    os.environ["GLIBC_TUNABLES"] = MALLOC[malloc]  # is read when a process starts
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=worker.start, initargs=(f"{folder}/log", malloc)
+        ) as pool,
+    ):
+        yield pool
+
+
+def timer_in(pool: ProcessPoolExecutor) -> Timer:
+    return lambda number: pool.submit(worker.time_held, number).result()
+
+
+def without_problems(case: Case, found: dict[tuple[Case, str], list[dict[str, Any]]]) -> Case:
+    names = (n for n in case.contenders if not any("problem" in result for result in found[case, n]))
+    return replace(case, contenders=tuple(names))
+
+
+@contextlib.contextmanager
+def own_compile_cache() -> Iterator[None]:
+    """Gives this run a folder of its own for what Inductor compiles, unless TORCHINDUCTOR_CACHE_DIR names one.
+
+    Later processes find there what the first one compiled.
+    """
+    variable = "TORCHINDUCTOR_CACHE_DIR"
+    if variable in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[variable] = folder
+        try:
+            yield
+        finally:
+            del os.environ[variable]

@@ -80,7 +80,10 @@ def versus(cases: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.Data
 
 
 OWN = {f"{ours} / {peer}": (ours, peer) for ours, peer in PEER.items()}
-IN_NETWORKS = OWN | {"none / PReLU": ("none", "PReLU")}  # what no activation at all would gain
+IN_NETWORKS = OWN | {
+    "save=output / PReLU": ("learnable, save=output", "PReLU"),
+    "none / PReLU": ("none", "PReLU"),  # what no activation at all would gain
+}
 
 
 def ratios(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import random
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 Call = Callable[[], Any]
+Timer = Callable[[int], float]  # takes a number of calls, and returns the seconds that they took
 MIN_SAMPLE = 2e-3  # seconds that one sample lasts at least
 LONG = 0.05  # seconds: such a call needs none before it that is not counted
 MIN_ROUNDS, MAX_ROUNDS = 3, 100
@@ -34,29 +36,33 @@ def seconds_of(call: Call, number: int, device: str) -> float:
     return time.perf_counter() - begin
 
 
-def measure(calls: Mapping[str, Call], *, device: str, seconds: float, seed: int = 0) -> dict[str, list[float]]:
-    """Microseconds per call: one sample in each round for each of `calls`.
+def timers(calls: Mapping[str, Call], device: str) -> dict[str, Timer]:
+    return {name: functools.partial(seconds_of, call, device=device) for name, call in calls.items()}
+
+
+def measure(timers: Mapping[str, Timer], *, seconds: float, seed: int = 0) -> dict[str, list[float]]:
+    """Microseconds per call: one sample in each round for each of `timers`.
 
     They take turns, in shuffled order, so that a drift of the machine hits all alike, and is taken out of the samples.
     A call that is not counted precedes every sample of a short one. `seconds` is how long it should take in all; there
     are at least MIN_ROUNDS rounds.
     """
-    if not calls:
+    if not timers:
         return {}
     number: dict[str, int] = {}
     warm: dict[str, int] = {}
     cost = 0.0
-    for name, call in calls.items():
-        seconds_of(call, 1, device)  # sets up, compiles: says nothing of the next
-        once = seconds_of(call, 1, device)
+    for name, timer in timers.items():
+        timer(1)  # sets up, compiles: says nothing of the next
+        once = timer(1)
         if once < MIN_SAMPLE:  # one call is no measure of a short one
             trial = max(1, math.ceil(MIN_SAMPLE / 4 / once))
-            once = seconds_of(call, trial, device) / trial
+            once = timer(trial) / trial
         number[name], warm[name] = max(1, math.ceil(MIN_SAMPLE / once)), int(once < LONG)
         cost += once * (number[name] + warm[name])
     rounds = min(max(int(seconds / cost), MIN_ROUNDS), MAX_ROUNDS)
 
-    order, names = random.Random(seed), list(calls)
+    order, names = random.Random(seed), list(timers)
     samples: dict[str, list[float]] = {name: [] for name in names}
     collecting = gc.isenabled()
     gc.disable()
@@ -64,8 +70,8 @@ def measure(calls: Mapping[str, Call], *, device: str, seconds: float, seed: int
         for _ in range(rounds):
             order.shuffle(names)
             for name in names:
-                seconds_of(calls[name], warm[name], device)
-                samples[name].append(seconds_of(calls[name], number[name], device) / number[name] * 1e6)
+                timers[name](warm[name])
+                samples[name].append(timers[name](number[name]) / number[name] * 1e6)
     finally:
         if collecting:
             gc.enable()

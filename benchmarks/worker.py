@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from .cases import BOTH, TRAINING, Case
 from .contenders import CONTENDERS, Contender
 from .problems import problem
-from .timing import Call, measure
+from .timing import Call, measure, seconds_of, timers
 
 Results = dict[str, dict[str, Any]]
 
@@ -33,11 +34,21 @@ def measure_case(
 
     `process`: how many measured the same before. The first one checks, and reads memory.
     """
+    results, calls = set_up(case, process, contenders)
+    with torch.set_grad_enabled(case.task in (BOTH, TRAINING)):
+        for name, samples in measure(timers(calls, case.device), seconds=seconds, seed=process).items():
+            results[name]["samples"] = samples
+    if case.device == "cuda":
+        torch.cuda.empty_cache()
+    return results
+
+
+def set_up(case: Case, process: int, contenders: dict[str, Contender]) -> tuple[Results, dict[str, Call]]:
+    """What is known of each contender before it is timed, and the calls to time."""
     torch.set_num_threads(case.threads)
     if case.compiled:
         torch._dynamo.reset()
-        torch.compiler.config.force_disable_caches = True  # they do not know which code of ours made an entry
-        torch._dynamo.config.recompile_limit = 64  # contenders share code; never fall back to eager in silence
+        torch._dynamo.config.recompile_limit = 64  # activations share code; never fall back to eager in silence
         torch._dynamo.config.fail_on_recompile_limit_hit = True
     subject = problem(case)
     results: Results = {}
@@ -56,12 +67,27 @@ def measure_case(
             calls[name] = entry.call
         except Exception as error:  # what a contender raises is its result
             results[name] = {"problem": f"failed: {first_line(error)}"}
+    return results, calls
+
+
+_held: tuple[Case, Call]
+
+
+def hold(case: Case, process: int) -> dict[str, Any]:
+    """Sets up the one contender of the case for `time_held`, and returns what is known of it."""
+    global _held
+    results, calls = set_up(case, process, CONTENDERS)
+    for call in calls.values():
+        _held = case, call
+    gc.disable()
+    return results[case.contenders[0]]
+
+
+def time_held(number: int) -> float:
+    """Returns the seconds that so many calls of the held contender take."""
+    case, call = _held
     with torch.set_grad_enabled(case.task in (BOTH, TRAINING)):
-        for name, samples in measure(calls, device=case.device, seconds=seconds, seed=process).items():
-            results[name]["samples"] = samples
-    if case.device == "cuda":
-        torch.cuda.empty_cache()
-    return results
+        return seconds_of(call, number, case.device)
 
 
 def first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from benchmarks.problems import problem
 from benchmarks.results import Results, row
 from benchmarks.run import measure_suite
 from benchmarks.tables import by_case
-from benchmarks.timing import measure, without_drift
+from benchmarks.timing import measure, timers, without_drift
 from benchmarks.worker import measure_case
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,7 +119,7 @@ def test_a_slow_first_call_is_no_measure_of_the_next() -> None:
         if count == 1:
             time.sleep(0.1)
 
-    measure({"compiled": compiled}, device="cpu", seconds=0.01)
+    measure(timers({"compiled": compiled}, "cpu"), seconds=0.01)
     assert count > 100  # samples of many calls, as for any short one
 
 
@@ -207,7 +207,7 @@ def test_operators_cover_every_size_and_comparison() -> None:
 def test_contenders_take_turns() -> None:
     log: list[str] = []
     calls = {name: (lambda name=name: log.append(name)) for name in "abc"}
-    samples = measure(calls, device="cpu", seconds=0.1)
+    samples = measure(timers(calls, "cpu"), seconds=0.1)
     counts = {len(taken) for taken in samples.values()}
     assert len(counts) == 1 and min(counts) >= 3
     turns = [name for name, before in zip(log, [None, *log], strict=False) if name != before]
