@@ -56,7 +56,8 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
         Tensor of x's shape and dtype, and x's strides where x is dense. Each element is computed in float32 (float64
         for float64) and rounded once. grad_alpha has alpha's shape and dtype; it is within ``2e-7 * sum(|g * x|)`` on
         the CPU and ``1e-6 * sum(|g * x|)`` on CUDA, at any size (float64: ``1e-13``), before it is rounded to alpha's
-        dtype; the same inputs give the same bits. Autocast changes nothing.
+        dtype; the same inputs give the same bits. Compiled, the compiler's sum decides: see "Rounding" in
+        docs/numerics.md. Autocast changes nothing.
 
     Raises:
         TypeError: x or alpha has another dtype, or is no tensor (alpha: nor a number).

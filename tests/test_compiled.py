@@ -69,6 +69,18 @@ def test_numbers_are_those_of_eager_calls(function: Callable, slopes: str, devic
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape, channels", [((1 << 24,), 1), ((64, 64, 64, 64), 64)])
+def test_grad_alpha_of_many_elements(shape: tuple[int, ...], channels: int, dtype: torch.dtype) -> None:
+    x, alpha = torch.randn(shape).to(dtype), torch.full((channels,), 0.25, requires_grad=True)
+    grad = torch.rand(shape).to(dtype)
+    products = torch.where(x >= 0, 0, grad.double() * x.double())
+    axes = [d for d in range(x.ndim) if channels == 1 or d != 1]
+    (actual,) = torch.autograd.grad(torch.compile(learnable_leaky_relu)(x, alpha), alpha, grad)
+    assert ((actual - products.sum(axes)).abs() < 1e-6 * products.abs().sum(axes)).all()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ours, theirs",
     [

@@ -93,3 +93,35 @@ def test_same_losses_as_by_hand(ours: Callable[[], nn.Module], by_hand: Callable
     assert losses[-1] < losses[0] / 3
     assert abs(slopes[-1] - 0.01) > 1e-3  # it has been learned
     assert accuracy > 0.8
+
+
+def losses(save: str, slopes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of a super-resolution network in training: a slope per channel, as `convert` makes it of nn.PReLU."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.PReLU(16)]
+    layers += [layer for _ in range(3) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.PReLU(16))]
+    net = nn.Sequential(*layers, nn.Conv2d(16, 3, 3, padding=1))
+    for layer in net.modules():
+        if isinstance(layer, nn.PReLU):
+            layer.weight.data.copy_(slopes)
+    leaky_ext.convert(net, save=save)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    taken = []
+    for _ in range(STEPS):
+        x = torch.randn(4, 3, 16, 16)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = nn.functional.l1_loss(net(x).float(), x.tanh())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        taken.append(loss.detach())
+    return torch.stack(taken)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("start", ["0.25", "0.01", "-0.25", "mixed"])
+def test_a_rebuilt_input_trains_as_a_saved_one(start: str, dtype: torch.dtype, tolerance: float) -> None:
+    slopes = torch.linspace(-0.3, 0.45, 16) if start == "mixed" else torch.full((16,), float(start))
+    by_output, by_input = losses("output", slopes, dtype), losses("input", slopes, dtype)
+    torch.testing.assert_close(by_output, by_input, rtol=tolerance, atol=0)
+    assert by_input[-5:].mean() < 0.8 * by_input[:5].mean()
