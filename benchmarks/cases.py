@@ -121,6 +121,8 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
             continue
         case = Case(suite="networks", subject=name, task=TRAINING, contenders=(*IN_NETWORKS, "none"), threads=threads)
         yield case
+        if network.large:
+            continue
         yield replace(case, task=INFERENCE, contenders=(*MAIN, "none"))
         if not quick:
             yield replace(case, malloc="kept")
@@ -129,7 +131,7 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
 def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
     """Training steps. Compiling takes longer than measuring."""
     for case in networks(threads=threads, quick=quick):
-        wanted = case.subject == "MLP" if quick else NETWORKS[case.subject].compiles
+        wanted = case.subject == "MLP" if quick else not NETWORKS[case.subject].large
         if wanted and case.task == TRAINING and case.malloc == "default":
             yield replace(case, suite="networks-compiled", compiled=True, contenders=IN_NETWORKS)
 
