@@ -16,11 +16,10 @@ from matplotlib.ticker import FuncFormatter
 from .cases import BOTH, TRAINING, M, size_name
 from .contenders import CONTENDERS, PEER
 from .results import Results
-from .tables import MIB, OWN, by_case, pick, versus
+from .tables import MIB, OWN, SMALL, by_case, pick, versus
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
-SMALL = "learnable, save=output"
 SHARES = {"convert(model)": ("learnable", "PReLU"), 'convert(model, save="output")': (SMALL, "PReLU")}
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white", "axes.grid": True, "axes.axisbelow": True, "grid.color": "#d1d9e0",

@@ -45,6 +45,26 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str
     return "\n\n".join(part.rstrip() for part in parts) + "\n" if parts else NOTHING
 
 
+def memory_of_networks(results: dict[str, Results]) -> str:
+    """MiB that a training step keeps, eager, float32. The same on every CPU: the first machine's rows are taken."""
+    for result in results.values():
+        frame = pick(result.frame(), suite="networks", task=TRAINING, malloc="default", problem="")
+        kept, peak = (
+            frame.pivot_table(index="subject", columns="contender", values=v, sort=False) for v in ("kept", "peak")
+        )
+        if tables.SMALL in kept:
+            break
+    else:
+        return NOTHING
+    shown = pd.DataFrame({"MiB kept for a training step of": kept.index})
+    names = {"nn.PReLU": "PReLU", "convert": "learnable", 'convert, save="output"': tables.SMALL, "nn.ReLU": "ReLU"}
+    for title, name in names.items():
+        shown[title] = kept[name].map(tables.mebibytes).values
+    shown["share of nn.PReLU"] = (kept[tables.SMALL] / kept["PReLU"]).map("{:.2f}".format).values
+    shown["share of its peak"] = (peak[tables.SMALL] / peak["PReLU"]).map("{:.2f}".format).values
+    return markdown(shown)
+
+
 def summary(result: Results) -> str:
     """What a terminal is shown after a run: every ratio to PyTorch's own."""
     cases = by_case(result.frame())

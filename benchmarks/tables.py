@@ -80,8 +80,9 @@ def versus(cases: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.Data
 
 
 OWN = {f"{ours} / {peer}": (ours, peer) for ours, peer in PEER.items()}
+SMALL = "learnable, save=output"
 IN_NETWORKS = OWN | {
-    "save=output / PReLU": ("learnable, save=output", "PReLU"),
+    "save=output / PReLU": (SMALL, "PReLU"),
     "none / PReLU": ("none", "PReLU"),  # what no activation at all would gain
 }
 
