@@ -41,12 +41,23 @@ Dims all_dims(const Order& order) {
 
 }  // namespace
 
-Order::Order(at::IntArrayRef sizes, at::IntArrayRef strides) : sizes(sizes), strides(dense_strides(sizes, strides)) {
+Order::Order(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntArrayRef slopes)
+    : sizes(sizes), strides(dense_strides(sizes, strides)) {
   for (size_t d = 0; d < sizes.size(); ++d) {
     if (sizes[d] != 1) dims.push_back(int64_t(d));
   }
   std::stable_sort(dims.begin(), dims.end(),
                    [this](int64_t a, int64_t b) { return this->strides[a] > this->strides[b]; });
+  if (slopes.empty()) return;
+  const auto changes = [&](int64_t d) { return slopes[d] != 1; };
+  const auto first = std::find_if(dims.begin(), dims.end(), changes);
+  const auto last = std::find_if(dims.rbegin(), dims.rend(), changes).base();
+  if (std::all_of(first, last, changes)) return;
+  const Dims in_memory = dims;
+  std::stable_partition(first, last, [&](int64_t d) { return !changes(d); });
+  if (view_of(this->strides, &output)) return;
+  dims = in_memory;
+  output = StridedView();
 }
 
 bool Order::view_of(at::IntArrayRef tensor_strides, StridedView* view) const {

@@ -40,28 +40,30 @@ struct Operand {
   Operand(const Tensor& source, const Order& order) : tensor(source) {
     if (order.view_of(source.strides(), &view)) return;
     tensor = at::empty_strided(order.sizes, order.strides, source.options()).copy_(source);
-    view = StridedView();
+    view = order.output;
   }
 };
 
-// The slope as the kernels take it. Owns what the pointers point to; `layout` refers to `sizes`, so it stays in place.
+// The sizes of the slope, as Order and SlopeLayout take them; checks the slope.
+Dims checked_sizes(const Tensor& x, const SlopeArg& slope) {
+  if (!slope.alpha) return {};
+  check_slope(x, *slope.alpha);
+  return slope_sizes(x.sizes(), *slope.alpha, slope.channel_dim);
+}
+
+// The slope as the kernels take it. Owns what the pointers point to.
 struct KernelSlope {
   Shape shape;
   Alpha alpha;
-  Dims sizes;
   std::optional<SlopeLayout> layout;
 
-  KernelSlope(const KernelSlope&) = delete;
-  KernelSlope& operator=(const KernelSlope&) = delete;
-  KernelSlope(const Tensor& x, const SlopeArg& slope, const Order& order) {
+  KernelSlope(const Tensor& x, const SlopeArg& slope, IntArrayRef sizes, const Order& order) {
     shape.inner = x.numel();
     if (!slope.alpha) {
       alpha.value = slope.value.toDouble();
       return;
     }
     const Tensor& tensor = *slope.alpha;
-    check_slope(x, tensor);
-    sizes = slope_sizes(order.sizes, tensor, slope.channel_dim);
     layout.emplace(tensor, sizes, order);
     shape = layout->shape;
     alpha.dtype = dtype_of(tensor, "alpha");
@@ -114,10 +116,10 @@ Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool wa
   ForwardArgs args;
   args.dtype = dtype_of(x, "x");
   args.formula = formula_of(formula);
-  const Order order(x.sizes(), x.strides());
-  const KernelSlope kernel_slope(x, slope, order);
-  args.shape = kernel_slope.shape;
-  args.alpha = kernel_slope.alpha;
+  const OptionalTensor none;
+  const Dims sizes = checked_sizes(x, slope);
+  const bool has_slopes = args.formula != Formula::ReLU;
+  const Order order(x.sizes(), x.strides(), has_slopes ? IntArrayRef(sizes) : IntArrayRef());
   std::optional<Operand> operand;
   if (in_place) {
     at::assert_no_internal_overlap(x);
@@ -128,7 +130,16 @@ Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool wa
   } else {
     operand.emplace(x, order);
     args.x_view = operand->view;
+    args.y_view = order.output;
   }
+  if (want_mask && !order.output.dense()) {  // the bits are counted in memory order: first y = x, and the mask
+    Outputs outputs = forward(x, {none, 1, slope.channel_dim}, int64_t(Formula::LeakyReLU), true, in_place);
+    forward(outputs.y, slope, formula, false, true);
+    return outputs;
+  }
+  const KernelSlope kernel_slope(x, {has_slopes ? slope.alpha : none, slope.value, slope.channel_dim}, sizes, order);
+  args.shape = kernel_slope.shape;
+  args.alpha = kernel_slope.alpha;
   Outputs outputs;
   if (want_mask) {  // before y, so that it does not split the memory that the next large tensor fits into
     outputs.mask = small_tensor({mask_bytes(x.numel())}, x.options().dtype(at::kByte));
@@ -153,8 +164,9 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   const Tensor& like = saved ? *saved : grad;
   const auto contiguous = saved || stride ? std::vector<int64_t>() : at::detail::defaultStrides(grad.sizes());
   args.dtype = dtype_of(grad, "grad");
-  const Order order(like.sizes(), saved ? saved->strides() : stride ? *stride : IntArrayRef(contiguous));
-  const KernelSlope kernel_slope(like, slope, order);
+  const Dims sizes = checked_sizes(like, slope);
+  const Order order(like.sizes(), saved ? saved->strides() : stride ? *stride : IntArrayRef(contiguous), sizes);
+  const KernelSlope kernel_slope(like, slope, sizes, order);
   args.shape = kernel_slope.shape;
   args.alpha = kernel_slope.alpha;
   const Operand grad_operand(grad, order);
@@ -179,6 +191,7 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
     grad_x = new_tensor(grad, like.sizes(), order.strides);
     args.grad_x = grad_x.mutable_data_ptr();
   }
+  args.output_view = order.output;
   if (need[0] || need[1]) run(like, args);
   if (need[1]) grad_alpha = kernel_slope.layout->restore(grad_alpha, *slope.alpha, order);
   return {grad_x, grad_alpha};

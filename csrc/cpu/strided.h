@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "../kernels.h"
@@ -50,7 +51,21 @@ void gather(const Bits* from, const StridedView& view, int64_t begin, int64_t n,
 template <typename Bits>
 void scatter(const Bits* from, const StridedView& view, int64_t begin, int64_t n, Bits* to) {
   for_each_run(view, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
-    for (int64_t j = 0; j < run; ++j) to[place + j * stride] = from[i + j];
+    if (stride == 1) {
+      std::memcpy(to + place, from + i, size_t(run) * sizeof(Bits));
+    } else {
+      for (int64_t j = 0; j < run; ++j) to[place + j * stride] = from[i + j];
+    }
+  });
+}
+
+// Bits of a mask, each at its element's place.
+inline void gather_bits(const uint8_t* from, const StridedView& view, int64_t begin, int64_t n, uint8_t* to) {
+  std::memset(to, 0, size_t(n + 7) / 8);
+  for_each_run(view, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
+    for (int64_t j = 0; j < run; ++j, place += stride) {
+      to[(i + j) / 8] |= uint8_t((from[place / 8] >> place % 8 & 1) << (i + j) % 8);
+    }
   });
 }
 

@@ -76,6 +76,23 @@ inline Operand any_operand(Random& random, DType dtype, const Shape& shape, bool
   return operand;
 }
 
+// The places 0 to numel - 1, in another order than the elements'. At times packs of elements lie together.
+inline StridedView any_permutation(Random& random, const Shape& shape) {
+  const int64_t size[] = {shape.outer, shape.channels, shape.inner};
+  int order[] = {0, 1, 2};  // of memory, innermost first
+  std::swap(order[2], order[random.below(3)]);
+  if (random.one_in(2)) std::swap(order[0], order[1]);
+  StridedView view;
+  view.ndim = 3;
+  int64_t step = 1;
+  for (const int d : order) {
+    view.size[d] = size[d];
+    view.stride[d] = step;
+    step *= size[d];
+  }
+  return view;
+}
+
 // Ordinary numbers; with `special`, zeros of both signs, infinities and NaN among them.
 inline void fill(Random& random, Buffer& buffer, const StridedView& view, int64_t numel, bool special) {
   static constexpr double kSpecial[] = {0.0, -0.0, 0.0, -0.0, INFINITY, -INFINITY, NAN, -NAN};
