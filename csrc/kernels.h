@@ -62,7 +62,8 @@ struct BackwardArgs {
   const uint8_t* mask = nullptr;
   Alpha alpha;
   void* grad_x = nullptr;  // null: not wanted
-  // Where grad_x keeps element i, and the mask its bit: each of the places 0 to numel - 1 once.
+  // Where grad_x keeps element i, and the mask its bit: each of the places 0 to numel - 1 once. The innermost stride is
+  // 1, if the view is not dense.
   StridedView output_view;
   void* grad_alpha = nullptr;  // `channels` elements; null: not wanted
   DType grad_alpha_dtype = DType::Float32;

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from peak import MIB, peak
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
-from torch.profiler import ProfilerActivity, profile
 
 import leaky_ext
 from leaky_ext import (
@@ -21,7 +21,6 @@ from leaky_ext import (
 )
 
 N = 8 * 1024
-MIB = 2**20
 
 
 def kept(call: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, float]:
@@ -94,25 +93,6 @@ def test_nothing_is_kept_where_nothing_needs_a_gradient(function: Callable) -> N
         assert kept(lambda x: function(x, alpha), x) == (0, 0)
     with torch.inference_mode():
         assert kept(lambda x: function(x, alpha), torch.randn(N)) == (0, 0)
-
-
-def peak(run: Callable[[], Any], device: str) -> int:
-    """The most bytes that are allocated at a time while it runs."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        run()
-    events = sorted(trace.profiler.kineto_results.events(), key=lambda event: event.start_ns())
-    total = most = 0
-    for event in events:
-        if event.name() == "[memory]":
-            total += event.nbytes()
-            most = max(most, total)
-    return most
 
 
 PEAKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool, int]] = {
