@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+
 #include "kernels.h"
 
 namespace leaky_ext {
@@ -17,12 +19,15 @@ using Dims = c10::SmallVector<int64_t, 6>;
 //   alpha (N, C, 1, 1) changes along             N     C
 //   counted                                      H W N C     H * W rows of N * C slopes
 struct Order {
-  at::IntArrayRef sizes;
+  Dims sizes;
   Dims strides;  // of the output: those that torch.empty_like gives for a tensor with the strides given here
   Dims dims;
   StridedView output;  // where the output keeps its elements: dense, unless dimensions were moved
 
   Order(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntArrayRef slopes = {});
+
+  // The same order of `size` indices of dimension `dim`. The output keeps its strides.
+  Order part(int64_t dim, int64_t size) const;
 
   // Where a tensor of these sizes keeps its elements. False if that takes more than StridedView::kMaxDims dimensions.
   bool view_of(at::IntArrayRef tensor_strides, StridedView* view) const;
@@ -46,6 +51,21 @@ struct SlopeLayout {
 
  private:
   at::IntArrayRef sizes_;
+};
+
+// SlopeLayout copies a slope that lies in another order than the channels, and its gradient. A large one is taken apart
+// along a dimension, so that the copies stay small: `step` indices at a time. Not taken apart: one step.
+struct Pieces {
+  int64_t dim = 0, size = 1, step = 1;
+
+  Pieces() = default;
+  Pieces(const at::Tensor& alpha, at::IntArrayRef sizes, const Order& order);
+
+  bool many() const { return step < size; }
+  int64_t length(int64_t begin) const { return std::min(step, size - begin); }
+  at::Tensor of(const at::Tensor& tensor, int64_t begin) const {
+    return many() ? tensor.narrow(dim, begin, length(begin)) : tensor;
+  }
 };
 
 }  // namespace leaky_ext

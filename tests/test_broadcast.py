@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from oracle import DTYPES, check_grad_alpha, same
+from oracle import DTYPES, check_grad_alpha
 from peak import MIB, peak
 from torch import Tensor
 
@@ -21,7 +21,6 @@ SLOPES = [
     (N, C, H, 1),
     (1, 1, H, W),
     (N, 1, H, 1),
-    (N, 1, 1, W),
 ]
 LAYOUTS = {
     "contiguous": lambda: torch.randn(N, C, H, W),
@@ -50,7 +49,24 @@ CALLS: dict[str, tuple[Call, Call, bool, bool]] = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("slopes", SLOPES, ids=str)
 def test_values_and_peaks(slopes: tuple[int, ...], layout: str, dtype: torch.dtype, device: str) -> None:
-    source = LAYOUTS[layout]().to(dtype)
+    check_all_calls(LAYOUTS[layout]().to(dtype), slopes, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("shape", "slopes"),
+    [((2, 21, 70, 133), (1, 21, 70, 133)), ((37, 64, 83, 3), (37, 64, 83, 1)), ((5, 301, 2, 503), (1, 301, 2, 503))],
+)
+def test_slopes_almost_as_large_as_x_in_another_order(
+    shape: tuple[int, ...], slopes: tuple[int, ...], dtype: torch.dtype, device: str
+) -> None:
+    """In channels_last, a copy of such slopes and one of their gradient would take 1.5 MiB and more."""
+    check_all_calls(torch.randn(shape).to(dtype, memory_format=torch.channels_last), slopes, device)
+
+
+def check_all_calls(source: Tensor, slopes: tuple[int, ...], device: str) -> None:
+    """Values, gradients and peaks of every call, with an x that is laid out as source is."""
+    dtype = source.dtype
     x = torch.empty_strided(source.shape, source.stride(), dtype=dtype, device=device).copy_(source).requires_grad_()
     grad = torch.randn_like(x)
     size, bits = x.numel() * x.element_size(), (x.numel() + 7) // 8
@@ -67,18 +83,22 @@ def test_values_and_peaks(slopes: tuple[int, ...], layout: str, dtype: torch.dty
         y = outputs.pop()
         gradients: list[Tensor] = []
         backward = lambda: gradients.extend(torch.autograd.grad(y, inputs, grad))  # noqa: B023, E731
-        assert peak(backward, device) < size + MIB, name
+        assert peak(backward, device) < size + learned * 4 * alpha.numel() + MIB, name
 
         expected = formula(x, alpha)
-        same(y.detach(), expected.detach())
-        same(gradients[0], torch.autograd.grad(expected, x, grad)[0])
+        assert torch.equal(y, expected) and y.dtype == dtype, name
+        assert torch.equal(gradients[0], torch.autograd.grad(expected, x, grad)[0]) and gradients[0].dtype == dtype, (
+            name
+        )
         assert gradients[0].stride() == y.stride() == torch.empty_like(x).stride()
         if not learned:
             continue
         if name in ("learned", "straight-through"):
             check_grad_alpha(gradients[1], x.detach(), alpha.detach(), grad)
-        else:  # x comes back as exactly as y holds it
+        else:  # x comes back as exactly as y, alpha * x, holds it; alpha is at least 0.1
             terms = torch.where(x >= 0, 0.0, grad.double() * x.detach().double())
             exact, scale = terms.sum_to_size(slopes), terms.abs().sum_to_size(slopes)
-            error = 2 * max(torch.finfo(dtype).eps, torch.finfo(alpha.dtype).eps)
-            assert bool(((gradients[1] - exact).abs() <= error * scale).all()), name
+            info = torch.finfo(dtype)
+            allowed = 2 * max(info.eps, torch.finfo(alpha.dtype).eps) * scale
+            allowed += 10 * info.smallest_normal * info.eps * grad.double().abs().sum_to_size(slopes)  # underflow
+            assert bool(((gradients[1] - exact).abs() <= allowed).all()), name
