@@ -139,6 +139,7 @@ std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formul
               "leaky_ext: straight_through_relu_ overwrites x, which the gradient of alpha is computed from: use "
               "straight_through_relu, or alpha.detach() if alpha is not to be learned");
   check_arguments(x, slope);
+  if (positive_by_bounds(*slope.alpha, x.scalar_type())) return Saved::Output;
   if (!slope.alpha->is_cpu()) return Saved::OutputAndMask;  // to look at the slopes would be to wait for the device
   const SlopeSigns signs = signs_of(*slope.alpha, x.scalar_type());
   TORCH_CHECK_VALUE(signs != SlopeSigns::Zero,

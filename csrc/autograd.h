@@ -17,4 +17,8 @@ Pair backward(c10::DispatchKeySet keys, const at::Tensor& grad, const OptionalTe
               const OptionalTensor& alpha, const at::Scalar& value, int64_t channel_dim, int64_t kind,
               at::OptionalSymIntArrayRef stride, Need need);
 
+// Whether alpha comes from clamp_slope, unchanged, with a lower bound that is positive in alpha's dtype and in that of
+// the computation. Never waits for the device.
+bool positive_by_bounds(const at::Tensor& alpha, at::ScalarType x_dtype);
+
 }  // namespace leaky_ext::autograd

@@ -1,4 +1,5 @@
 // The slope inside of its bounds: clamp_slope, an operator whose gradient leads a slope outside back in.
+#include <ATen/Dispatch.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/gt.h>
@@ -12,6 +13,7 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
 
+#include "autograd.h"
 #include "node.h"
 
 namespace leaky_ext {
@@ -31,6 +33,8 @@ using at::Tensor;
 // Saves alpha and the clamped slope. The gradient is 0 only where descent leads further out: above the bounds with a
 // negative gradient, below them with a positive one. It consists of ATen operations, so every order and mode follows.
 struct ClampNode : SavingNode<ClampNode> {
+  double low = 0;
+
   std::string name() const override { return "ClampSlopeBackward0"; }
 
   static variable_list gradients(const variable_list& grads, const Unpacked& from) {
@@ -51,6 +55,7 @@ Tensor clamp_slope(c10::DispatchKeySet keys, const Tensor& alpha, double low, do
     auto node = make_node<ClampNode>();
     node->set_next_edges(torch::autograd::collect_next_edges(alpha));
     node->kind = Saved::Output;
+    node->low = low;
     node->alpha = SavedVariable(alpha, false);
     torch::autograd::set_history(y, node);
     node->saved = SavedVariable(y, true);
@@ -64,6 +69,18 @@ Tensor clamp_slope(c10::DispatchKeySet keys, const Tensor& alpha, double low, do
 }
 
 }  // namespace
+
+bool positive_by_bounds(const Tensor& alpha, at::ScalarType x_dtype) {
+  const auto* node = dynamic_cast<const ClampNode*>(alpha.grad_fn().get());
+  if (node == nullptr || alpha._version() != 0) return false;
+  bool positive = false;
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, alpha.scalar_type(), "positive_by_bounds", [&] {
+    const auto low = static_cast<scalar_t>(node->low);
+    positive = x_dtype == at::kDouble ? double(low) > 0 : float(low) > 0;
+  });
+  return positive;
+}
+
 }  // namespace autograd
 }  // namespace leaky_ext
 

@@ -5,6 +5,8 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 
+#include <numeric>
+
 #include "small_tensor.h"
 
 namespace leaky_ext {
@@ -41,12 +43,32 @@ Dims all_dims(const Order& order) {
 
 }  // namespace
 
-Order::Order(at::IntArrayRef sizes, at::IntArrayRef strides) : sizes(sizes), strides(dense_strides(sizes, strides)) {
+Order::Order(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntArrayRef slopes)
+    : sizes(sizes.begin(), sizes.end()), strides(dense_strides(sizes, strides)) {
   for (size_t d = 0; d < sizes.size(); ++d) {
     if (sizes[d] != 1) dims.push_back(int64_t(d));
   }
   std::stable_sort(dims.begin(), dims.end(),
                    [this](int64_t a, int64_t b) { return this->strides[a] > this->strides[b]; });
+  if (slopes.empty()) return;
+  const auto changes = [&](int64_t d) { return slopes[d] != 1; };
+  const auto first = std::find_if(dims.begin(), dims.end(), changes);
+  const auto last = std::find_if(dims.rbegin(), dims.rend(), changes).base();
+  if (std::all_of(first, last, changes)) return;
+  const Dims in_memory = dims;
+  std::stable_partition(first, last, [&](int64_t d) { return !changes(d); });
+  if (view_of(this->strides, &output)) return;
+  dims = in_memory;
+  output = StridedView();
+}
+
+Order Order::part(int64_t dim, int64_t size) const {
+  Order order = *this;
+  order.sizes[dim] = size;
+  if (size == 1) order.dims.erase(std::find(order.dims.begin(), order.dims.end(), dim));
+  const bool fits = order.view_of(strides, &order.output);
+  TORCH_INTERNAL_ASSERT(fits);
+  return order;
 }
 
 bool Order::view_of(at::IntArrayRef tensor_strides, StridedView* view) const {
@@ -114,6 +136,25 @@ at::Tensor SlopeLayout::restore(const at::Tensor& grad, const at::Tensor& alpha,
   Dims inverse(dims.size());
   for (size_t i = 0; i < dims.size(); ++i) inverse[dims[i]] = int64_t(i);
   return grad.permute(inverse).contiguous().view(alpha.sizes());
+}
+
+Pieces::Pieces(const at::Tensor& alpha, at::IntArrayRef sizes, const Order& order) {
+  constexpr int64_t kLargestCopy = 256 * 1024;  // bytes
+  const int64_t bytes = alpha.numel() * int64_t(alpha.element_size());
+  if (bytes <= kLargestCopy || alpha.dim() != int64_t(order.sizes.size()) || alpha.dim() > StridedView::kMaxDims ||
+      alpha.numel() >= c10::multiply_integers(order.sizes)) {
+    return;
+  }
+  Dims changing;
+  for (const int64_t d : order.dims) {
+    if (sizes[d] != 1) changing.push_back(d);
+  }
+  if (alpha.is_contiguous() && std::is_sorted(changing.begin(), changing.end())) return;
+  if (changing.size() > 1) changing.pop_back();  // the innermost stays whole
+  dim = *std::max_element(changing.begin(), changing.end(), [&](int64_t a, int64_t b) { return sizes[a] < sizes[b]; });
+  size = sizes[dim];
+  const int64_t whole_bytes = 8 / std::gcd(order.strides[dim], int64_t(8));  // of a mask
+  step = std::max(whole_bytes, kLargestCopy / (bytes / size) / whole_bytes * whole_bytes);
 }
 
 }  // namespace leaky_ext

@@ -8,14 +8,14 @@ namespace leaky_ext {
 
 enum class DType : uint8_t { Float64, Float32, Float16, BFloat16 };
 
-// All that a kernel knows of shapes. The output (y, grad_x) is dense, its elements are counted as they lie in memory,
-// and element i has slope number (i / inner) % channels.
+// All that a kernel knows of shapes. Element i has slope number (i / inner) % channels. The output (y, grad_x) is dense,
+// and its elements are counted as they lie in memory, unless a view of the output says otherwise.
 struct Shape {
   int64_t outer = 1, channels = 1, inner = 1;
   int64_t numel() const { return outer * channels * inner; }
 };
 
-// Where an operand keeps element i. ndim == 0: at i, like the output. Else i is an index over `size` (outermost
+// Where an operand keeps element i. ndim == 0: at i. Else i is an index over `size` (outermost
 // first, adjacent dimensions merged), and `stride`, in elements, gives the place. Strides may be 0 or negative.
 struct StridedView {
   static constexpr int kMaxDims = 8;
@@ -41,8 +41,8 @@ struct ForwardArgs {
   Shape shape;
   const void* x = nullptr;
   StridedView x_view;
-  void* y = nullptr;        // may be x
-  StridedView y_view;       // dense, except where y is x
+  void* y = nullptr;  // may be x
+  StridedView y_view;
   Alpha alpha;              // unused by ReLU
   uint8_t* mask = nullptr;  // if not null: bit i % 8 of byte i / 8 is negative(x[i]); (numel + 7) / 8 bytes
 };
@@ -61,7 +61,10 @@ struct BackwardArgs {
   StridedView saved_view;
   const uint8_t* mask = nullptr;
   Alpha alpha;
-  void* grad_x = nullptr;      // dense; null: not wanted
+  void* grad_x = nullptr;  // null: not wanted
+  // Where grad_x keeps element i, and the mask its bit: each of the places 0 to numel - 1 once. The innermost stride is
+  // 1, if the view is not dense.
+  StridedView output_view;
   void* grad_alpha = nullptr;  // `channels` elements; null: not wanted
   DType grad_alpha_dtype = DType::Float32;
 };

@@ -40,28 +40,30 @@ struct Operand {
   Operand(const Tensor& source, const Order& order) : tensor(source) {
     if (order.view_of(source.strides(), &view)) return;
     tensor = at::empty_strided(order.sizes, order.strides, source.options()).copy_(source);
-    view = StridedView();
+    view = order.output;
   }
 };
 
-// The slope as the kernels take it. Owns what the pointers point to; `layout` refers to `sizes`, so it stays in place.
+// The sizes of the slope, as Order and SlopeLayout take them; checks the slope.
+Dims checked_sizes(const Tensor& x, const SlopeArg& slope) {
+  if (!slope.alpha) return {};
+  check_slope(x, *slope.alpha);
+  return slope_sizes(x.sizes(), *slope.alpha, slope.channel_dim);
+}
+
+// The slope as the kernels take it. Owns what the pointers point to.
 struct KernelSlope {
   Shape shape;
   Alpha alpha;
-  Dims sizes;
   std::optional<SlopeLayout> layout;
 
-  KernelSlope(const KernelSlope&) = delete;
-  KernelSlope& operator=(const KernelSlope&) = delete;
-  KernelSlope(const Tensor& x, const SlopeArg& slope, const Order& order) {
+  KernelSlope(const Tensor& x, const SlopeArg& slope, IntArrayRef sizes, const Order& order) {
     shape.inner = x.numel();
     if (!slope.alpha) {
       alpha.value = slope.value.toDouble();
       return;
     }
     const Tensor& tensor = *slope.alpha;
-    check_slope(x, tensor);
-    sizes = slope_sizes(order.sizes, tensor, slope.channel_dim);
     layout.emplace(tensor, sizes, order);
     shape = layout->shape;
     alpha.dtype = dtype_of(tensor, "alpha");
@@ -108,16 +110,48 @@ void run(const Tensor& x, const BackwardArgs& args) {
 #endif
 }
 
+// The gradients of tensors whose sizes are the order's. `grad_x` is where it goes, or undefined: then it is allocated.
+Pair backward(BackwardArgs args, const Tensor& grad, const OptionalTensor& saved, const SlopeArg& slope,
+              IntArrayRef sizes, const Order& order, Need need, Tensor grad_x) {
+  const Tensor& like = saved ? *saved : grad;
+  const KernelSlope kernel_slope(like, slope, sizes, order);
+  args.shape = kernel_slope.shape;
+  args.alpha = kernel_slope.alpha;
+  const Operand grad_operand(grad, order);
+  args.grad = grad_operand.tensor.const_data_ptr();
+  args.grad_view = grad_operand.view;
+  std::optional<Operand> saved_operand;
+  if (saved) {
+    saved_operand.emplace(*saved, order);
+    args.saved = saved_operand->tensor.const_data_ptr();
+    args.saved_view = saved_operand->view;
+  }
+  Tensor grad_alpha;
+  if (need[1]) {  // before grad_x, as in forward
+    grad_alpha = kernel_slope.layout->new_grad(*slope.alpha, order, formulas::opmath(grad.scalar_type()));
+    args.grad_alpha = grad_alpha.mutable_data_ptr();
+    args.grad_alpha_dtype = dtype_of(grad_alpha, "grad_alpha");
+  }
+  if (need[0]) {
+    if (!grad_x.defined()) grad_x = new_tensor(grad, order.sizes, order.strides);
+    args.grad_x = grad_x.mutable_data_ptr();
+  }
+  args.output_view = order.output;
+  if (need[0] || need[1]) run(like, args);
+  if (need[1]) grad_alpha = kernel_slope.layout->restore(grad_alpha, *slope.alpha, order);
+  return {grad_x, grad_alpha};
+}
+
 }  // namespace
 
 Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place) {
   ForwardArgs args;
   args.dtype = dtype_of(x, "x");
   args.formula = formula_of(formula);
-  const Order order(x.sizes(), x.strides());
-  const KernelSlope kernel_slope(x, slope, order);
-  args.shape = kernel_slope.shape;
-  args.alpha = kernel_slope.alpha;
+  const OptionalTensor none;
+  const Dims sizes = checked_sizes(x, slope);
+  const bool has_slopes = args.formula != Formula::ReLU;
+  const Order order(x.sizes(), x.strides(), has_slopes ? IntArrayRef(sizes) : IntArrayRef());
   std::optional<Operand> operand;
   if (in_place) {
     at::assert_no_internal_overlap(x);
@@ -128,7 +162,21 @@ Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool wa
   } else {
     operand.emplace(x, order);
     args.x_view = operand->view;
+    args.y_view = order.output;
   }
+  const Pieces pieces = slope.alpha && has_slopes ? Pieces(*slope.alpha, sizes, order) : Pieces();
+  if (pieces.many() || (want_mask && !order.output.dense())) {
+    // First y = x, and the mask, whose bits are counted in memory order; then y in place.
+    Outputs outputs = forward(x, {none, 1, slope.channel_dim}, int64_t(Formula::LeakyReLU), want_mask, in_place);
+    for (int64_t begin = 0; begin < pieces.size; begin += pieces.step) {
+      const OptionalTensor alpha = pieces.of(*slope.alpha, begin);
+      forward(pieces.of(outputs.y, begin), {alpha, slope.value, slope.channel_dim}, formula, false, true);
+    }
+    return outputs;
+  }
+  const KernelSlope kernel_slope(x, {has_slopes ? slope.alpha : none, slope.value, slope.channel_dim}, sizes, order);
+  args.shape = kernel_slope.shape;
+  args.alpha = kernel_slope.alpha;
   Outputs outputs;
   if (want_mask) {  // before y, so that it does not split the memory that the next large tensor fits into
     outputs.mask = small_tensor({mask_bytes(x.numel())}, x.options().dtype(at::kByte));
@@ -153,34 +201,26 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   const Tensor& like = saved ? *saved : grad;
   const auto contiguous = saved || stride ? std::vector<int64_t>() : at::detail::defaultStrides(grad.sizes());
   args.dtype = dtype_of(grad, "grad");
-  const Order order(like.sizes(), saved ? saved->strides() : stride ? *stride : IntArrayRef(contiguous));
-  const KernelSlope kernel_slope(like, slope, order);
-  args.shape = kernel_slope.shape;
-  args.alpha = kernel_slope.alpha;
-  const Operand grad_operand(grad, order);
-  args.grad = grad_operand.tensor.const_data_ptr();
-  args.grad_view = grad_operand.view;
-  std::optional<Operand> saved_operand;
-  if (saved) {
-    saved_operand.emplace(*saved, order);
-    args.saved = saved_operand->tensor.const_data_ptr();
-    args.saved_view = saved_operand->view;
-  }
   if (mask) args.mask = mask->const_data_ptr<uint8_t>();
+  Dims sizes = checked_sizes(like, slope);
+  if (need[1]) check_device(like, *slope.alpha, "alpha, which needs a gradient,");
+  const Order order(like.sizes(), saved ? saved->strides() : stride ? *stride : IntArrayRef(contiguous), sizes);
+  const Pieces pieces = slope.alpha ? Pieces(*slope.alpha, sizes, order) : Pieces();
+  if (!pieces.many()) return backward(args, grad, saved, slope, sizes, order, need, {});
 
-  Tensor grad_x, grad_alpha;
-  if (need[1]) {  // before grad_x, as above
-    check_device(like, *slope.alpha, "alpha, which needs a gradient,");
-    grad_alpha = kernel_slope.layout->new_grad(*slope.alpha, order, formulas::opmath(grad.scalar_type()));
-    args.grad_alpha = grad_alpha.mutable_data_ptr();
-    args.grad_alpha_dtype = dtype_of(grad_alpha, "grad_alpha");
+  const Tensor grad_x = need[0] ? new_tensor(grad, order.sizes, order.strides) : Tensor();
+  const Tensor grad_alpha = need[1] ? small_tensor(slope.alpha->sizes(), slope.alpha->options()) : Tensor();
+  for (int64_t begin = 0; begin < pieces.size; begin += pieces.step) {
+    BackwardArgs part = args;
+    if (mask) part.mask += begin * order.strides[pieces.dim] / 8;
+    sizes[pieces.dim] = pieces.length(begin);
+    const OptionalTensor alpha = pieces.of(*slope.alpha, begin);
+    const OptionalTensor part_saved = saved ? OptionalTensor(pieces.of(*saved, begin)) : std::nullopt;
+    const auto [_, sums] =
+        backward(part, pieces.of(grad, begin), part_saved, {alpha, slope.value, slope.channel_dim}, sizes,
+                 order.part(pieces.dim, sizes[pieces.dim]), need, need[0] ? pieces.of(grad_x, begin) : Tensor());
+    if (need[1]) pieces.of(grad_alpha, begin).copy_(sums);
   }
-  if (need[0]) {
-    grad_x = new_tensor(grad, like.sizes(), order.strides);
-    args.grad_x = grad_x.mutable_data_ptr();
-  }
-  if (need[0] || need[1]) run(like, args);
-  if (need[1]) grad_alpha = kernel_slope.layout->restore(grad_alpha, *slope.alpha, order);
   return {grad_x, grad_alpha};
 }
 

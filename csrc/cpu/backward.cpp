@@ -20,10 +20,11 @@ class Backward {
         slopes_(args.alpha, args.shape),
         partition_(args.shape),
         loops_(loops(args.dtype)),
-        staged_(!args.grad_view.dense() || (args.saved && !args.saved_view.dense()) ||
+        staged_(!args.grad_view.dense() || (args.saved && !args.saved_view.dense()) || !args.output_view.dense() ||
                 args.kind == Saved::OutputAndMask),
-        stream_(args.grad_x && goes_around_cache(args.kind == Saved::Mask ? 2 : 3, args.grad_x,
-                                                 args.shape.numel() * int64_t(sizeof(Bits)))) {}
+        stream_(args.grad_x && args.output_view.dense() &&
+                goes_around_cache(args.kind == Saved::Mask ? 2 : 3, args.grad_x,
+                                  args.shape.numel() * int64_t(sizeof(Bits)))) {}
 
   void run(ParallelFor parallel_for) const {
     const int64_t n = args_.shape.numel();
@@ -60,7 +61,7 @@ class Backward {
 
   // Elements begin to begin + n. Returns the sum of their products, or writes these to `products`.
   double chunk(int64_t begin, int64_t n, const double* alpha, S* products) const {
-    alignas(64) Bits grad_buffer[kChunk], saved_buffer[kChunk];
+    alignas(64) Bits grad_buffer[kChunk], saved_buffer[kChunk], grad_x_buffer[kChunk];
     S slopes_buffer[kChunk];
     uint8_t mask_buffer[kChunk / 8 + 1];
     BackwardChunk chunk = in_place(begin, n);
@@ -73,16 +74,24 @@ class Backward {
       gather(static_cast<const Bits*>(args_.saved), args_.saved_view, begin, n, saved_buffer);
       chunk.saved = saved_buffer;
     }
-    if (args_.kind == Saved::OutputAndMask) {
-      align_mask(begin, n, mask_buffer);
+    const bool moved = !args_.output_view.dense();
+    if (args_.mask && (moved || args_.kind == Saved::OutputAndMask)) {
+      if (moved) {
+        gather_bits(args_.mask, args_.output_view, begin, n, mask_buffer);
+      } else {
+        align_mask(begin, n, mask_buffer);
+      }
       chunk.mask = mask_buffer;
     }
+    if (moved && args_.grad_x) chunk.grad_x = grad_x_buffer;
     if (alpha) {
       chunk.alpha = *alpha;
     } else {
       chunk.alphas = slopes_.of_elements(begin, n, slopes_buffer);
     }
-    return loops_.backward[int(args_.kind)][alpha ? kUniform : kPerElement](chunk);
+    const double sum = loops_.backward[int(args_.kind)][alpha ? kUniform : kPerElement](chunk);
+    if (moved && args_.grad_x) scatter(grad_x_buffer, args_.output_view, begin, n, static_cast<Bits*>(args_.grad_x));
+    return sum;
   }
 
   // The mask's bits from `begin` on, shifted so that the first is bit 0.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "../kernels.h"
@@ -50,7 +51,25 @@ void gather(const Bits* from, const StridedView& view, int64_t begin, int64_t n,
 template <typename Bits>
 void scatter(const Bits* from, const StridedView& view, int64_t begin, int64_t n, Bits* to) {
   for_each_run(view, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
-    for (int64_t j = 0; j < run; ++j) to[place + j * stride] = from[i + j];
+    if (stride == 1) {
+      std::memcpy(to + place, from + i, size_t(run) * sizeof(Bits));
+    } else {
+      for (int64_t j = 0; j < run; ++j) to[place + j * stride] = from[i + j];
+    }
+  });
+}
+
+// Bits of a mask, each at its element's place. The view's innermost stride is 1.
+inline void gather_bits(const uint8_t* from, const StridedView& view, int64_t begin, int64_t n, uint8_t* to) {
+  std::memset(to, 0, size_t(n + 7) / 8);
+  for_each_run(view, begin, n, [&](int64_t place, int64_t, int64_t i, int64_t run) {
+    for (int64_t bits; run > 0; i += bits, place += bits, run -= bits) {  // to the end of a byte of `to`
+      const int low = int(place % 8);
+      bits = std::min(8 - i % 8, run);
+      unsigned value = from[place / 8] >> low;
+      if (low + bits > 8) value |= unsigned(from[place / 8 + 1]) << (8 - low);
+      to[i / 8] |= uint8_t((value & ((1u << bits) - 1)) << i % 8);
+    }
   });
 }
 

@@ -7,8 +7,7 @@ namespace {
 int access_width(DType dtype, Access access) { return access == Access::Strided ? 1 : pack_width(dtype); }
 
 Access operand_access(const BackwardArgs& args) {
-  const StridedView dense;
-  return common_access({{args.grad, &args.grad_view}, {args.saved, &args.saved_view}, {args.grad_x, &dense}},
+  return common_access({{args.grad, &args.grad_view}, {args.saved, &args.saved_view}, {args.grad_x, &args.output_view}},
                        args.dtype, args.shape.numel());
 }
 

@@ -12,8 +12,7 @@ template <typename Operand, typename Kind>
 struct Backward {
   using Index = typename Operand::Index;
 
-  Operand grad, saved;
-  typename Operand::T* grad_x;  // dense; null: not wanted
+  Operand grad, saved, output;  // output: grad_x, with null data if it is not wanted, and the places of the mask's bits
   Index numel;
   Alpha alpha;
   const uint8_t* mask;
@@ -22,7 +21,7 @@ struct Backward {
   Backward(const BackwardArgs& args, Kind kind)
       : grad(args.grad, args.grad_view),
         saved(args.saved, args.saved_view),
-        grad_x(static_cast<typename Operand::T*>(args.grad_x)),
+        output(args.grad_x, args.output_view),
         numel(Index(args.shape.numel())),
         alpha(args.alpha),
         mask(args.mask),
@@ -52,16 +51,25 @@ struct Inputs {
   static constexpr int kPacks = Packs<Operand>::kPacks;
 
   typename Operand::Raw grad[kPacks], saved[kPacks];
+  // In the output. It is dense, so the index type holds its places, in half the registers; where the view is dense too, the
+  // compiler may add a constant to an address in 64 bits.
+  using Offset = std::conditional_t<std::is_same_v<Operand, Dense<typename Operand::T, typename Operand::Index>>,
+                                    uint64_t, typename Operand::Index>;
+  Offset offset[kPacks];
   unsigned mask[kPacks];  // the byte that holds the pack's bits
 
   template <typename Kind>
   __device__ __forceinline__ Inputs(const Backward<Operand, Kind>& p, const Packs<Operand>& packs) : saved(), mask() {
     load_all(p.grad, packs, grad);
     if (p.kind.saved != Saved::Mask) load_all(p.saved, packs, saved);
+    int64_t place[kPacks];
+    p.output.view.offsets(packs.i, place);
+#pragma unroll
+    for (int u = 0; u < kPacks; ++u) offset[u] = Offset(place[u]);
     if (!p.has_mask()) return;
 #pragma unroll
     for (int u = 0; u < kPacks; ++u) {
-      if (packs.count[u] > 0) mask[u] = p.mask[packs.i[u] / 8];
+      if (packs.count[u] > 0) mask[u] = p.mask[offset[u] / 8];
     }
   }
 };
@@ -86,7 +94,7 @@ __device__ __forceinline__ void backward_pack(const Backward<Operand, Kind>& p, 
   V grad[kWidth], saved[kWidth], result[kWidth];
   Operand::unpack(in.grad[u], grad);
   Operand::unpack(in.saved[u], saved);
-  const unsigned bits = in.mask[u] >> (packs.i[u] % 8);
+  const unsigned bits = in.mask[u] >> unsigned(in.offset[u] % 8);
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
     const Slope<V> slope = slope_of(j);
@@ -99,7 +107,7 @@ __device__ __forceinline__ void backward_pack(const Backward<Operand, Kind>& p, 
       add_grad_alpha(is_negative, grad[j], x, sum_of(j));
     }
   }
-  if (p.grad_x != nullptr) Operand::store(p.grad_x + packs.i[u], active ? packs.count[u] : 0, result);
+  if (p.output.data != nullptr) Operand::store(p.output.data + in.offset[u], active ? packs.count[u] : 0, result);
 }
 
 }  // namespace leaky_ext::cuda

@@ -66,11 +66,16 @@ struct Strides {
   // Of some packs at once: each dimension is looked up once, and the divisions overlap.
   template <int n>
   __device__ __forceinline__ void offsets(const uint64_t (&i)[n], int64_t (&offset)[n]) const {
+    if (ndim == 0) {
+#pragma unroll
+      for (int u = 0; u < n; ++u) offset[u] = int64_t(i[u]);
+      return;
+    }
     Index left[n];
 #pragma unroll
     for (int u = 0; u < n; ++u) {
       left[u] = Index(i[u]) / kPack;
-      offset[u] = ndim == 0 ? int64_t(i[u]) : 0;
+      offset[u] = 0;
     }
 #pragma unroll 1
     for (int d = 0; d < ndim; ++d) {

@@ -46,7 +46,7 @@ inline int pack_width(DType dtype) {
 enum class Access { Dense, StridedPacks, Strided };
 
 struct Place {
-  const void* data;  // null: not there, so it allows any access
+  const void* data;  // null: not there
   const StridedView* view;
 };
 
@@ -54,7 +54,6 @@ struct Place {
 inline Access common_access(std::initializer_list<Place> places, DType dtype, int64_t numel) {
   Access access = Access::Dense;
   for (const Place& place : places) {
-    if (place.data == nullptr) continue;
     const bool aligned = reinterpret_cast<uintptr_t>(place.data) % 16 == 0;
     if (aligned && place.view->dense()) continue;
     if (!aligned || !is_packed_view(*place.view, pack_width(dtype)) || numel >= kIndex32Limit) return Access::Strided;

@@ -76,6 +76,17 @@ inline Operand any_operand(Random& random, DType dtype, const Shape& shape, bool
   return operand;
 }
 
+// The places 0 to numel - 1 in another order: that of groups of neighbouring channels, outermost, and then of `outer`.
+inline StridedView permutation(const Shape& shape) {
+  const int64_t group = shape.channels % 8 == 0 ? 8 : shape.channels % 2 == 0 ? 2 : 1, run = group * shape.inner;
+  StridedView view;
+  view.ndim = 3;
+  const int64_t size[] = {shape.outer, shape.channels / group, run}, stride[] = {run, run * shape.outer, 1};
+  std::copy_n(size, 3, view.size);
+  std::copy_n(stride, 3, view.stride);
+  return view;
+}
+
 // Ordinary numbers; with `special`, zeros of both signs, infinities and NaN among them.
 inline void fill(Random& random, Buffer& buffer, const StridedView& view, int64_t numel, bool special) {
   static constexpr double kSpecial[] = {0.0, -0.0, 0.0, -0.0, INFINITY, -INFINITY, NAN, -NAN};

@@ -43,13 +43,14 @@ struct Sum {
 // Fills grad_x, and sums[channel], as backward is to.
 inline void oracle_backward(const BackwardArgs& args, Buffer& grad_x, Sum* sums) {
   for (int64_t i = 0; i < args.shape.numel(); ++i) {
+    const int64_t to = place(args.output_view, i);
     const double grad = get(args.dtype, args.grad, place(args.grad_view, i));
     const double saved = args.kind == Saved::Mask ? 0 : get(args.dtype, args.saved, place(args.saved_view, i));
     const double alpha = slope_of(args.dtype, args.alpha, channel_of(args.shape, i));
     const bool negative = args.kind == Saved::Input    ? !(saved >= 0)
                           : args.kind == Saved::Output ? std::signbit(saved) || std::isnan(saved)
-                                                       : (args.mask[i / 8] >> i % 8 & 1) != 0;
-    grad_x.set(i, negative ? rounded(args.dtype, alpha * grad) : grad);
+                                                       : (args.mask[to / 8] >> to % 8 & 1) != 0;
+    grad_x.set(to, negative ? rounded(args.dtype, alpha * grad) : grad);
     if (!negative || sums == nullptr) continue;
     const double x = args.kind == Saved::Input ? saved : rounded(args.dtype, saved / alpha);
     Sum& sum = sums[channel_of(args.shape, i)];

@@ -125,6 +125,8 @@ inline void try_backward(Random& random, int number, const Shape& shape, const s
     forward.formula = Formula::LeakyReLUSigned;
     oracle_forward(forward, saved.buffer, mask.data());
   }
+  if (numel > 0 && random.one_in(3))
+    args.output_view = permutation(shape);  // any bits will do for the mask
   args.grad = grad.buffer.data();
   args.grad_view = grad.view;
   if (args.kind != Saved::Mask) {
@@ -140,6 +142,7 @@ inline void try_backward(Random& random, int number, const Shape& shape, const s
   std::vector<Sum> sums(size_t(shape.channels));
   oracle_backward(args, expected, needs_alpha ? sums.data() : nullptr);
   std::string call = describe("backward", args.dtype, shape, args.alpha, args.grad_view, args.saved_view);
+  if (!args.output_view.dense()) call += " permuted";
   call += " kind " + std::to_string(int(args.kind)) + " to dtype " + std::to_string(int(args.grad_alpha_dtype));
   for (const Kernels& kernels : all) {
     const Buffer grad_x = blank.copy(), grad_alpha = blank_alpha.copy();

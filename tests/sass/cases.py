@@ -226,15 +226,20 @@ class Setup:
                     self.negative = np.signbit(self.saved) | np.isnan(self.saved)
                 self.x = self.saved / self.alpha
         self.place("grad", 5, self.grad, c.grad)
+        layout = case.layouts.get("grad_x", DENSE)
+        self.order = np.argsort(layout.places(self.numel))  # of the elements, as the output keeps them
+        c.grad_x.ndim = len(layout.dims)
+        for d, (length, stride) in enumerate(layout.dims):
+            c.grad_x.size[d], c.grad_x.stride[d] = length, stride
         c.kind = KINDS.index(case.kind)
         if case.kind != "mask":
             self.place("saved", 6, self.saved, c.saved)
         if case.kind.endswith("mask"):
-            bits = np.packbits(self.negative.astype(np.uint8), bitorder="little").tobytes()
+            bits = np.packbits(self.negative[self.order].astype(np.uint8), bitorder="little").tobytes()
             self.memory.add("mask", address(4), bits, size=-(-case.numel // 8))
             c.mask = address(4)
         if case.grad_x:
-            c.grad_x = self.output("grad_x", 7, SIZE[case.dtype], case.numel)
+            c.grad_x.address = self.output("grad_x", 7, SIZE[case.dtype], case.numel)
         if case.grad_alpha:
             c.grad_alpha, c.grad_alpha_dtype = address(8), DTYPES.index(case.grad_alpha)
             self.memory.add("grad_alpha", address(8), case.shape[1] * SIZE[case.grad_alpha], "w")
@@ -382,7 +387,7 @@ def run(project, arch, case, seed=0):
             check_mask(setup, ~(setup.x >= 0))
     else:
         if case.grad_x and case.numel:
-            check_elements(setup, "grad_x", expected_grad_x(setup))
+            check_elements(setup, "grad_x", expected_grad_x(setup)[setup.order])
         if case.grad_alpha and not case.blocks:
             worst = check_grad_alpha(setup)
     return [x.kernel for x in launches], worst
@@ -470,6 +475,17 @@ def backward_cases(t, quick):
     yield case((1, 1, 990), layouts={"saved": rows(30, 33, 40), "grad": Layout(((990, 0),))})
     yield case((33, 30, 1), layouts={"saved": rows(33, 30, 1, 33), "grad": rows(33, 30, -30)})
     yield case((16, 4, 4), layouts={"grad": EIGHT}, special=True)
+    # alpha of shape (3, 16, 1, 1), x of shape (3, 16, 5, 4) and channels_last: counted as (20, 3, 16); and 15 channels
+    per_sample = Layout(((20, 16), (3, 320), (16, 1)))
+    yield case((20, 48, 1), t, layouts={"grad": per_sample, "saved": per_sample, "grad_x": per_sample})
+    yield case((20, 48, 1), layouts={"saved": per_sample, "grad_x": per_sample}, kind="output+mask")
+    yield case((20, 48, 1), layouts={"grad": per_sample, "grad_x": per_sample}, kind="mask", **alone)
+    per_sample = Layout(((20, 15), (3, 300), (15, 1)))
+    yield case((20, 45, 1), layouts={"grad": per_sample, "saved": per_sample, "grad_x": per_sample})
+    yield case((20, 45, 1), layouts={"saved": per_sample, "grad_x": per_sample}, kind="output+mask", grad_x=False)
+    yield case((20, 45, 1), layouts={"grad": per_sample, "grad_x": per_sample}, kind="mask", **alone)
+    rows_of_four = Layout(((12, 64), (4, 4), (4, 16), (4, 1)))
+    yield case((12, 4, 16), layouts={"saved": rows_of_four, "grad_x": rows_of_four}, kind="output+mask")
     yield case((0, 5, 3), grad_alpha=t)
     yield case((3, 0, 2))
     for n in (1, 9) if quick else (1, 2, 3, 4, 5, 7, 8, 9, 15, 17, 31):

@@ -129,7 +129,8 @@ class Call(ctypes.Structure):
         + [("alpha_value", ctypes.c_double)]
         + [(x, ctypes.c_int64) for x in ("mask", "formula")]
         + [("x", Operand), ("y", Operand), ("kind", ctypes.c_int64), ("grad", Operand), ("saved", Operand)]
-        + [(x, ctypes.c_int64) for x in ("grad_x", "grad_alpha", "grad_alpha_dtype")]
+        + [("grad_x", Operand)]
+        + [(x, ctypes.c_int64) for x in ("grad_alpha", "grad_alpha_dtype")]
     )
 
 

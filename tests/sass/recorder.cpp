@@ -33,7 +33,7 @@ constexpr bool has_fields =
     Takes<T, std::make_index_sequence<n>>::value && !Takes<T, std::make_index_sequence<n + 1>>::value;
 
 static_assert(has_fields<ForwardArgs, 9>, "kernels.h: ForwardArgs has other fields than recorder.cpp fills in");
-static_assert(has_fields<BackwardArgs, 12>, "kernels.h: BackwardArgs has other fields than recorder.cpp fills in");
+static_assert(has_fields<BackwardArgs, 13>, "kernels.h: BackwardArgs has other fields than recorder.cpp fills in");
 static_assert(has_fields<Alpha, 3>, "kernels.h: Alpha has other fields than recorder.cpp fills in");
 static_assert(has_fields<Shape, 3>, "kernels.h: Shape has other fields than recorder.cpp fills in");
 static_assert(has_fields<cuda::Launch, 3>, "kernels.h: cuda::Launch has other fields than recorder.cpp fills in");
@@ -57,8 +57,8 @@ struct Case {
   Operand x, y;
   // backward
   int64_t kind;
-  Operand grad, saved;
-  int64_t grad_x, grad_alpha, grad_alpha_dtype;
+  Operand grad, saved, grad_x;
+  int64_t grad_alpha, grad_alpha_dtype;
 };
 
 constexpr DType kTypes[] = {DType::Float64, DType::Float32, DType::Float16, DType::BFloat16};
@@ -128,7 +128,8 @@ BackwardArgs backward_args(const Case& c) {
   args.saved_view = view(c.saved);
   args.mask = static_cast<const uint8_t*>(pointer(c.mask));
   args.alpha = alpha(c);
-  args.grad_x = pointer(c.grad_x);
+  args.grad_x = pointer(c.grad_x.address);
+  args.output_view = view(c.grad_x);
   args.grad_alpha = pointer(c.grad_alpha);
   args.grad_alpha_dtype = kTypes[c.grad_alpha_dtype];
   return args;
