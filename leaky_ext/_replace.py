@@ -1,15 +1,18 @@
-"""Shared by `convert` and `revert`: finds activations, chooses among them by rules, and turns one into another."""
+"""What `convert` and `revert` do: find activations, choose by rules, and make each what its rule says, in place."""
 
+import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from fnmatch import filter as filter_names
+from itertools import chain
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from .modules import LearnableLeakyReLU, PReLU
+from .modules import Slope, StraightThroughReLU
 
 Rules = Mapping[type[nn.Module] | str, str | None]
 Names = tuple[str, ...]
@@ -44,125 +47,146 @@ class Conversion:
         return "; ".join([f"{names}: {self.before} -> {self.after}", zero, *filter(None, [self.note])])
 
 
-class Found(NamedTuple):
-    """An activation, once, with all its names."""
+def replace(
+    model: nn.Module,
+    rules: Rules,
+    kinds: Mapping[type[nn.Module], Sequence[str]],
+    make: Callable[[Any, str, str], tuple[nn.Module, str, str]],
+    calls: Mapping[str, nn.Module],
+    dry_run: bool,
+) -> list[Conversion]:
+    """Replace the modules of the types in `kinds`, which maps to what each may become, and those in `calls`.
 
-    names: Names
-    module: Any
-    type: type[nn.Module]
-    """The type whose rule it comes under."""
-    skipped: str = ""
-    """Why it cannot be replaced."""
-
-    def stays(self) -> Conversion:
-        return Conversion(self.names, str(self.module), str(self.module), "", skipped=self.skipped)
-
-
-def check_rules(rules: Rules, types: Sequence[type[nn.Module]], kinds: Sequence[str]) -> None:
+    make(module, kind, name) returns the new module, and what its :class:`Conversion` says of zero and as a note.
+    """
+    every = list(dict.fromkeys(chain(*kinds.values())))
     for key, kind in rules.items():
-        if kind is not None and kind not in kinds:
-            raise ValueError(f"rules[{key!r}] must be {', '.join(map(repr, kinds))} or None, got {kind!r}")
-        if not isinstance(key, str) and key not in types:
-            named = ", ".join(type_.__name__ for type_ in types)
-            raise ValueError(f"rules can name {named} or a pattern, got {key!r}")
+        if kind not in (*every, None):
+            raise ValueError(f"rules[{key!r}] must be {', '.join(map(repr, every))} or None, got {kind!r}")
+        if not isinstance(key, str) and key not in kinds:
+            raise ValueError(f"rules can name {', '.join(t.__name__ for t in kinds)} or a pattern, got {key!r}")
+    found: dict[nn.Module, list[str]] = {}
+    for name, module in [*model.named_modules(remove_duplicate=False), *calls.items()]:
+        if _type(module, kinds) is not None:
+            found.setdefault(module, []).append(name)
+    patterns = [key for key in rules if isinstance(key, str)]
+    for pattern in patterns:
+        if not filter_names(chain(*found.values()), pattern):
+            raise ValueError(f"{pattern!r} matches no activation; there are {[names[0] for names in found.values()]}")
+
+    done, planned = [], []
+    for old, names in found.items():
+        type_ = _type(old, kinds)
+        kind = rules.get(next((pattern for pattern in patterns if filter_names(names, pattern)), type_))
+        if kind is None:
+            continue
+        new, zero, note, skipped = old, "", "", _why_not(old, type_)
+        if not skipped:
+            if kind not in kinds[type_]:
+                right = " or ".join(map(repr, kinds[type_]))
+                raise ValueError(f"{names[0]!r} is a {old}: {right} is the rule for it, not {kind!r}")
+            new, zero, note = make(old, kind, names[0])
+            planned.append((old, new))
+        done.append(Conversion(tuple(names), str(old), str(new), zero, note, skipped))
+    if not dry_run:
+        for old, new in planned:
+            _become(old, new)
+        _reset_containers(model, {old for old, _ in planned})
+    return done
 
 
-def check_patterns(rules: Rules, found: Sequence[Found]) -> None:
-    for pattern in rules:
-        if isinstance(pattern, str) and not any(fnmatchcase(name, pattern) for one in found for name in one.names):
-            raise ValueError(f"{pattern!r} matches no activation; there are {[one.names[0] for one in found]}")
-
-
-def rule(rules: Rules, found: Found) -> str | None:
-    """The first pattern that matches one of the names, then the type."""
-    for pattern, kind in rules.items():
-        if isinstance(pattern, str) and any(fnmatchcase(name, pattern) for name in found.names):
-            return kind
-    return rules.get(found.type)
-
-
-def find(model: nn.Module, types: Sequence[type[nn.Module]], besides: type[nn.Module] | tuple[()] = ()) -> list[Found]:
-    """Every module of these types, also those that cannot be replaced, but for instances of `besides`."""
-    found: dict[int, Found] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if id(module) in found:
-            one = found[id(module)]
-            found[id(module)] = one._replace(names=(*one.names, name))
-        elif not isinstance(module, besides):
-            type_ = next((type_ for type_ in types if _is_a(module, type_)), None)
-            if type_ is not None:
-                found[id(module)] = Found((name,), module, type_, _why_not(module, type_))
-    return list(found.values())
-
-
-def _is_a(module: nn.Module, type_: type[nn.Module]) -> bool:
-    """Whether this is one, or is called one: scripted and quantized modules have the name of what they were."""
-    if isinstance(module, type_):
-        return True
-    made_by_torch = isinstance(module, torch.jit.ScriptModule) or ".quantized" in type(module).__module__
-    return made_by_torch and getattr(module, "original_name", type(module).__name__) == type_.__name__
+def _type(module: nn.Module, types: Mapping[type[nn.Module], Any]) -> Any:
+    """That of the types which this is, or is called: scripted and quantized modules have the name of what they were."""
+    if isinstance(module, torch.jit.ScriptModule) or ".quantized" in type(module).__module__:
+        name = getattr(module, "original_name", type(module).__name__)
+        return next((type_ for type_ in types if type_.__name__ == name), None)
+    ours = isinstance(module, Slope)
+    return next((type_ for type_ in types if isinstance(module, type_) and issubclass(type_, Slope) == ours), None)
 
 
 def _why_not(module: nn.Module, type_: type[nn.Module]) -> str:
     """Why a module is not replaced; empty if it is."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return "it is scripted: replace it before torch.jit.script"
-    if is_parametrized(module):
-        return "it is parametrized: call torch.nn.utils.parametrize.remove_parametrizations first"
-    if any(name.endswith("_orig") for name in module._parameters):
-        return "its slope is pruned: call torch.nn.utils.prune.remove first"
-    if not isinstance(module, type_):
-        return f"it is a {type(module).__module__}.{type(module).__name__}, which computes in another way"
-    if type(module) is not type_:
-        return f"its type {type(module).__name__} is a subclass of {type_.__name__}, and may compute something else"
-    return ""
+    slope = getattr(module, "slope_name", "weight")
+    computed = slope not in module._parameters and isinstance(getattr(module, slope, None), Tensor)
+    reasons = {
+        "it is scripted: replace it before torch.jit.script": isinstance(module, torch.jit.ScriptModule),
+        f"it is a {type(module).__module__}.{type(module).__name__}, which computes in another way": (
+            not isinstance(module, type_)
+        ),
+        "its slope is computed (parametrized, pruned, weight_norm, FSDP): take that away first, for example by "
+        "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.prune.remove": computed,
+        f"its type {type(module).__name__} is a subclass of {type_.__name__}, and may compute something else": (
+            type(module) is not type_
+        ),
+        "its forward was replaced (by hooks of accelerate, for example): replace it before that": (
+            "forward" in vars(module)
+        ),
+        "its slope has no shape yet: run a forward first": any(map(is_lazy, module.parameters())),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _become(module: nn.Module, new: nn.Module) -> None:
+    """Make `module` what `new` is: its class, options and parameters.
+
+    It stays the same object, so names, sharing, hooks and whatever else refers to it go on.
+    """
+    if isinstance(module, Slope):  # PyTorch's modules know no bounds
+        module.project_()
+        hooks: Any = module._load_state_dict_pre_hooks.values()
+        if not any(isinstance(hook.hook, SlopeKeys) for hook in hooks):
+            module.register_load_state_dict_pre_hook(SlopeKeys())
+    for name in ("weight", "alpha", *_OPTIONS):
+        module._parameters.pop(name, None)
+        vars(module).pop(name, None)
+    module.__class__ = type(new)
+    vars(module).update({name: value for name, value in vars(new).items() if name in _OPTIONS})
+    for name, parameter in new._parameters.items():
+        module.register_parameter(name, parameter)
+
+
+def _reset_containers(model: nn.Module, changed: set[nn.Module]) -> None:
+    """Have transformers decide again whether a fused kernel may compute their activation, as they did when made."""
+    for layer in model.modules():
+        if isinstance(layer, nn.TransformerEncoderLayer) and layer.activation in changed:
+            may_be_fused = layer.activation_relu_or_gelu or type(layer) is nn.TransformerEncoderLayer
+            is_relu = isinstance(layer.activation, (nn.ReLU, StraightThroughReLU))
+            layer.activation_relu_or_gelu = int(is_relu and may_be_fused)
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder) and not changed.isdisjoint(encoder.modules()):
+            slow = [layer for layer in encoder.layers if not getattr(layer, "activation_relu_or_gelu", 0)]
+            wanted = getattr(encoder, "enable_nested_tensor", False)
+            with warnings.catch_warnings(action="ignore"):
+                again = nn.TransformerEncoder((slow or encoder.layers)[0], 0, enable_nested_tensor=wanted)
+            encoder.use_nested_tensor = again.use_nested_tensor
 
 
 class SlopeKeys:
-    """A load_state_dict pre-hook that fits the slope in what was saved before `revert`.
+    """A load_state_dict pre-hook of reverted modules, for what was saved before `revert`.
 
     It does not go into a pickled model, which so loads where there is no leaky_ext.
+
+    Converted models that 0.2 pickled have it too, made from `convert._keep_alpha` or `convert._load_weight`. With the
+    former, `adds`, the slope stays as it is if a state_dict has none.
     """
 
-    def __init__(self, fit: Callable[[Any, dict[str, Any], str], None]) -> None:
-        self.fit = fit
+    def __init__(self, adds: bool = False) -> None:
+        self.adds = adds
 
-    def __call__(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-        self.fit(module, state_dict, prefix)
+    def __call__(self, module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+        if isinstance(module, Slope):
+            if self.adds and module.learnable:
+                state_dict.setdefault(prefix + "alpha", module.alpha.detach())
+            return
+        saved = [state_dict.pop(prefix + name, None) for name in ("weight", "alpha")]
+        slope = next((s for s in saved if s is not None), None)
+        if isinstance(module, nn.PReLU) and slope is not None:
+            state_dict[prefix + "weight"] = slope
+        elif isinstance(module, nn.LeakyReLU) and slope is not None and not slope.is_meta:
+            module.negative_slope = slope.item()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SlopeKeys":
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, ("", "format")  # "".format: called, does nothing
-
-
-def become(module: nn.Module, new: nn.Module) -> None:
-    """Make `module` what `new` is: its class, options and parameters.
-
-    It stays the same object, so names, sharing, hooks and whatever else refers to it go on.
-    """
-    for name in _OPTIONS:
-        vars(module).pop(name, None)
-    for name in ("weight", "alpha"):
-        module._parameters.pop(name, None)
-    module.__class__ = type(new)
-    vars(module).update({name: value for name, value in vars(new).items() if name in _OPTIONS})
-    for name, parameter in new._parameters.items():
-        module.register_parameter(name, parameter)
-    hooks: dict[int, Any] = module._load_state_dict_pre_hooks
-    for key in [key for key, hook in hooks.items() if isinstance(hook.hook, SlopeKeys)]:
-        del hooks[key]
-
-
-def reset_containers(model: nn.Module) -> None:
-    """Take back what transformers decided when they were made: that a fused kernel may compute their ReLU."""
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and _is_leaky(module):
-            module.activation_relu_or_gelu = 0
-        if isinstance(module, nn.TransformerEncoder) and any(_is_leaky(layer) for layer in module.layers):
-            module.use_nested_tensor = module.enable_nested_tensor = False
-
-
-def _is_leaky(layer: nn.Module) -> bool:
-    return isinstance(getattr(layer, "activation", None), (PReLU, LearnableLeakyReLU))
+        return getattr, (contextlib.nullcontext(), "__exit__")  # takes anything, does nothing

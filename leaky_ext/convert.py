@@ -2,20 +2,14 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from ._replace import Conversion, Found, Rules, become, check_patterns, check_rules, find, reset_containers, rule
+from ._replace import Conversion, Rules, replace
 from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU
 from .traced import function_calls
 
-Activation = nn.PReLU | nn.LeakyReLU | nn.ReLU
-
-_CONVERTIBLE = (nn.PReLU, nn.LeakyReLU, nn.ReLU)
-_ZERO = {
-    nn.PReLU: "alpha * g before, g now",
-    nn.LeakyReLU: "negative_slope * g before, g now",
-    nn.ReLU: "0 before, g now",
-}
+_ZERO = {nn.PReLU: "alpha * g", nn.LeakyReLU: "negative_slope * g", nn.ReLU: "0"}
+_keep_alpha, _load_weight = True, False  # named by models that 0.2 pickled: _replace.SlopeKeys
 
 
 def convert(
@@ -71,77 +65,43 @@ def convert(
         ValueError: a pattern matches no activation, a rule's value or an option is unknown; ``functions=True`` and no
             part of `model` is a GraphModule. Nothing is changed then.
     """
-    rules = {nn.PReLU: "learnable"} if rules is None else rules
-    check_rules(rules, _CONVERTIBLE, ("learnable", "straight_through"))
     calls = {call.name: call for call in function_calls(model)} if functions else {}
-    found = find(model, _CONVERTIBLE, besides=Slope)
-    found += [Found((name,), call.module, type(call.module)) for name, call in calls.items()]
-    check_patterns(rules, found)
 
-    done = []
-    planned = []
-    for one in found:
-        kind = rule(rules, one)
-        if kind is None:
-            continue
-        if one.skipped:
-            done.append(one.stays())
-            continue
-        old = one.module
-        new = _replacement(old, kind, alpha, alpha_bounds, save, inplace, _like(model, one.names[0]))
-        call = calls.get(one.names[0])
-        if call is not None or not isinstance(old, nn.PReLU):
-            new.loads_without = True
-        planned.append((old, new, call))
-        done.append(Conversion(one.names, str(old), str(new), _ZERO[type(old)]))
-    if not dry_run:
-        for old, new, call in planned:
-            if call is not None:
-                call.insert(old)
-            become(old, new)
-        reset_containers(model)
+    def make(old: Any, kind: str, name: str) -> tuple[nn.Module, str, str]:
+        new: Slope
+        overwrites = inplace or bool(getattr(old, "inplace", False))
+        if isinstance(old, nn.PReLU):  # its parameter stays; an older torch did not keep init
+            count, start = old.weight.numel(), float(getattr(old, "init", 0.25))
+            if kind == "learnable":
+                new = PReLU(count, start, "meta", save=save, inplace=overwrites, alpha_bounds=alpha_bounds)
+            else:
+                new = StraightThroughReLU(start, True, count, device="meta", alpha_bounds=alpha_bounds)
+            setattr(new, new.slope_name, old.weight)
+        elif kind == "straight_through":
+            new = StraightThroughReLU(float(getattr(old, "negative_slope", alpha)), inplace=overwrites)
+        else:
+            start = float(getattr(old, "negative_slope", alpha))
+            overwrites = overwrites and start != 0 and 0 not in (alpha_bounds or ())
+            where = _near(model, name)
+            new = LearnableLeakyReLU(1, start, save=save, inplace=overwrites, alpha_bounds=alpha_bounds, **where)
+        new.loads_without = name in calls or not isinstance(old, nn.PReLU)
+        return new, f"{_ZERO[type(old)]} before, g now", ""
+
+    kinds = dict.fromkeys(_ZERO, ("learnable", "straight_through"))
+    rules = {nn.PReLU: "learnable"} if rules is None else rules
+    done = replace(model, rules, kinds, make, {name: call.module for name, call in calls.items()}, dry_run)
+    for call in calls.values():
+        if isinstance(call.module, Slope):
+            call.insert(call.module)
     return done
 
 
-def _like(model: nn.Module, name: str) -> Tensor | None:
-    """A floating parameter that a new slope at `name` takes device and dtype from: the nearest one around it."""
-    around, module = [model], model
-    for part in name.split(".")[:-1]:
-        module = getattr(module, part, None)  # type: ignore[assignment]  # None: a call's place, not made yet
-        if module is None:
-            break
-        around.append(module)
-    for module in reversed(around):
-        for parameter in module.parameters():
-            if parameter.is_floating_point():
-                return parameter
-    return None
-
-
-def _replacement(
-    old: Activation,
-    kind: str,
-    alpha: float,
-    alpha_bounds: Bounds | None,
-    save: str,
-    inplace: bool,
-    like: Tensor | None,
-) -> Slope:
-    inplace = inplace or bool(getattr(old, "inplace", False))
-    if isinstance(old, nn.PReLU):
-        start = float(getattr(old, "init", 0.25))  # older torch did not keep it
-        count = old.weight.numel()
-        new: Slope
-        if kind == "learnable":
-            new = PReLU(count, start, device="meta", save=save, inplace=inplace, alpha_bounds=alpha_bounds)
-            new.weight = old.weight
-        else:  # a slope that was learned stays one
-            new = StraightThroughReLU(start, True, count, device="meta", alpha_bounds=alpha_bounds)
-            new.alpha = old.weight
-        return new
-    start = float(old.negative_slope) if isinstance(old, nn.LeakyReLU) else alpha
-    if kind == "straight_through":
-        return StraightThroughReLU(start, inplace=inplace)
-    where: dict[str, Any] = {} if like is None else {"device": like.device, "dtype": like.dtype}
-    inplace = inplace and start != 0 and 0 not in (alpha_bounds or ())
-    return LearnableLeakyReLU(1, start, save=save, inplace=inplace, alpha_bounds=alpha_bounds, **where)
+def _near(model: nn.Module, name: str) -> dict[str, Any]:
+    """Device and dtype for a new slope at `name`: those of the nearest floating parameter around it."""
+    while True:
+        name = name.rpartition(".")[0]
+        for key, parameter in model.named_parameters():
+            if key.startswith(name and f"{name}.") and parameter.is_floating_point():
+                return {"device": parameter.device, "dtype": parameter.dtype}
+        if not name:
+            return {}

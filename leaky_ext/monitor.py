@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("alpha_min", "alpha_mean", "alpha_max", "grad_norm", "negative", "dead")
+_PANELS = {
+    "alpha_mean": "slope",
+    "grad_norm": "2-norm of the slope's gradient",
+    "negative": "share of negative inputs",
+    "dead": "share of dead units",
+}
 _WATCHED = (Slope, nn.PReLU, nn.LeakyReLU, nn.ReLU)
 
 
@@ -120,24 +126,19 @@ class AlphaMonitor:
         norm of their gradient, and both shares."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(10, 6), layout="constrained")
-        panels = list(figure.subplots(2, 2, sharex=True).flat)
-        titles = ("slope", "2-norm of the slope's gradient", "share of negative inputs", "share of dead units")
-        rows = self.rows()
-        for name in self._modules:
-            own = [row for row in rows if row["name"] == name]
-            steps = [row["step"] for row in own]
-            for panel, column in zip(panels, ("alpha_mean", "grad_norm", "negative", "dead"), strict=True):
+        figure, rows = Figure(figsize=(10, 6), layout="constrained"), self.rows()
+        figure.supxlabel("step")
+        for panel, (column, title) in zip(figure.subplots(2, 2, sharex=True).flat, _PANELS.items(), strict=True):
+            panel.set_title(title)
+            for name in self._modules:
+                own = [row for row in rows if row["name"] == name]
+                steps = [row["step"] for row in own]
                 (line,) = panel.plot(steps, [row[column] for row in own], label=name)
                 if column == "alpha_mean":
                     band = [[row[c] for row in own] for c in ("alpha_min", "alpha_max")]
                     panel.fill_between(steps, *band, color=line.get_color(), alpha=0.2, linewidth=0)
-        for panel, title in zip(panels, titles, strict=True):
-            panel.set_title(title)
-        for panel in panels[2:]:
-            panel.set_xlabel("step")
         if 0 < len(self._modules) <= 12:
-            panels[0].legend(fontsize="small")
+            figure.axes[0].legend(fontsize="small")
         return figure
 
     def remove(self) -> None:
@@ -150,16 +151,14 @@ class AlphaMonitor:
         # A tensor of a transform must not outlive it.
         if not (self._due and module.training and isinstance(x, Tensor)) or transforms_active():
             return
-        x = _local(x.detach())
+        x = _plain(x.detach(), "to_local")
         if x.numel() == 0:
             return
         negative = ~(x >= 0)
-        channel_dim = getattr(module, "channel_dim", 1)
-        if -x.ndim <= channel_dim < x.ndim:
-            all_negative = negative.movedim(channel_dim, 0).reshape(x.shape[channel_dim], -1).all(1)
-        else:
-            all_negative = negative.all()
-        shares = [negative.sum() / x.numel(), all_negative.sum() / all_negative.numel()]
+        dim = getattr(module, "channel_dim", 1)
+        units = negative.movedim(dim, 0) if -x.ndim <= dim < x.ndim else negative[None]
+        dead = units.reshape(units.shape[0], -1).all(1)
+        shares = [negative.sum() / x.numel(), dead.sum() / dead.numel()]
         if self._sums[name].device != x.device:
             self._sums[name] = torch.zeros(3, device=x.device)
         self._sums[name] += torch.stack([*shares, torch.ones_like(shares[0])])
@@ -167,15 +166,17 @@ class AlphaMonitor:
     @torch.no_grad()
     def _numbers(self, name: str, module: nn.Module) -> Tensor:
         sums = self._sums[name]
-        shares = sums[:2] / sums[2]
         self._sums[name] = torch.zeros_like(sums)
-        alpha = _slope(module)
-        if not isinstance(alpha, Tensor):
-            return torch.cat([sums.new_full((3,), alpha), sums.new_full((1,), float("nan")), shares])
-        values = _whole(alpha).float()
-        grads = [_whole(p.grad).float().flatten() for p in slope_parameters(module) if p.grad is not None]
+        alpha: Any = module.slope() if isinstance(module, Slope) else getattr(module, "weight", None)
+        if isinstance(alpha, Tensor):
+            values = _plain(alpha, "full_tensor").float()
+        else:
+            values = sums.new_full((1,), getattr(module, "negative_slope", 0.0) if alpha is None else alpha)
+        grads = [
+            _plain(p.grad, "full_tensor").float().flatten() for p in slope_parameters(module) if p.grad is not None
+        ]
         norm = torch.cat(grads).norm() if grads else values.new_full((), float("nan"))
-        shares = shares.to(values.device, non_blocking=True)
+        shares = (sums[:2] / sums[2]).to(values.device, non_blocking=True)
         return torch.cat([torch.stack([values.min(), values.mean(), values.max(), norm]), shares])
 
     def _collect(self, wait: bool = False) -> None:
@@ -220,20 +221,6 @@ class _Hook:
         return _Hook, (None, self.name)
 
 
-def _slope(module: nn.Module) -> Tensor | float:
-    """The slope that forward uses."""
-    if isinstance(module, Slope):
-        return module.slope()
-    if isinstance(module, nn.PReLU):
-        return module.weight
-    return float(module.negative_slope) if isinstance(module, nn.LeakyReLU) else 0.0
-
-
-def _local(x: Tensor) -> Tensor:
-    """This rank's part of a DTensor."""
-    return x.to_local() if hasattr(x, "to_local") else x
-
-
-def _whole(x: Tensor) -> Tensor:
-    """All of a DTensor, gathered."""
-    return x.full_tensor() if hasattr(x, "full_tensor") else x
+def _plain(x: Any, method: str) -> Tensor:
+    """Of a DTensor what its `method` returns: this rank's part, or all of it; any other tensor as it is."""
+    return getattr(x, method)() if hasattr(x, method) else x
