@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import filter as filter_names
 from itertools import chain
@@ -15,29 +15,33 @@ from torch.nn.parameter import is_lazy
 from .modules import Slope, StraightThroughReLU
 
 Rules = Mapping[type[nn.Module] | str, str | None]
-Names = tuple[str, ...]
+Kinds = Mapping[type[nn.Module], Sequence[str]]
+Make = Callable[[Any, str, str], tuple[nn.Module, str, str]]
+"""Of a module, the kind and the name: what it becomes, and what its :class:`Conversion` says of zero and as a note."""
 
-_OPTIONS = (
-    *("num_parameters", "init", "negative_slope", "inplace", "channel_dim", "save", "alpha_bounds", "learnable"),
-    *("alpha", "loads_without"),
-)
-"""The attributes by which these modules, and PyTorch's, differ from any other module."""
+# The attributes by which these modules, and PyTorch's, differ from any other module.
+_OPTIONS = ["num_parameters", "init", "negative_slope", "inplace", "channel_dim", "save", "alpha_bounds"]
+_OPTIONS += ["learnable", "loads_without", "alpha"]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """One activation that :func:`convert` or :func:`revert` replaced, or would replace, or had to leave."""
+    """One activation that :func:`convert` or :func:`revert` replaced, or would replace, or had to leave.
 
-    names: Names
-    """Every name that the model knows it by, more than one where it is shared."""
+    Attributes:
+        names: every name that the model knows it by, more than one if it is shared.
+        before, after: the modules as text.
+        gradient_at_zero: how the gradient at inputs that are exactly 0 changes, for an incoming gradient g.
+        note: what else changes.
+        skipped: why a module that the rules name stays as it is; empty if it was replaced.
+    """
+
+    names: tuple[str, ...]
     before: str
     after: str
     gradient_at_zero: str
-    """How the gradient at inputs that are exactly 0 changes, for an incoming gradient g."""
     note: str = ""
-    """What else changes."""
     skipped: str = ""
-    """Why a module that the rules name stays as it is; empty if it was replaced."""
 
     def __str__(self) -> str:
         names = ", ".join(self.names)
@@ -48,17 +52,9 @@ class Conversion:
 
 
 def replace(
-    model: nn.Module,
-    rules: Rules,
-    kinds: Mapping[type[nn.Module], Sequence[str]],
-    make: Callable[[Any, str, str], tuple[nn.Module, str, str]],
-    calls: Mapping[str, nn.Module],
-    dry_run: bool,
+    model: nn.Module, rules: Rules, kinds: Kinds, make: Make, calls: Mapping[str, nn.Module], dry_run: bool
 ) -> list[Conversion]:
-    """Replace the modules of the types in `kinds`, which maps to what each may become, and those in `calls`.
-
-    make(module, kind, name) returns the new module, and what its :class:`Conversion` says of zero and as a note.
-    """
+    """Replace every module of the types in `kinds`, and those of `calls`, by what `make` makes."""
     every = list(dict.fromkeys(chain(*kinds.values())))
     for key, kind in rules.items():
         if kind not in (*every, None):
@@ -95,32 +91,25 @@ def replace(
     return done
 
 
-def _type(module: nn.Module, types: Mapping[type[nn.Module], Any]) -> Any:
+def _type(module: nn.Module, types: Iterable[type[nn.Module]]) -> Any:
     """That of the types which this is, or is called: scripted and quantized modules have the name of what they were."""
-    if isinstance(module, torch.jit.ScriptModule) or ".quantized" in type(module).__module__:
-        name = getattr(module, "original_name", type(module).__name__)
-        return next((type_ for type_ in types if type_.__name__ == name), None)
-    ours = isinstance(module, Slope)
-    return next((type_ for type_ in types if isinstance(module, type_) and issubclass(type_, Slope) == ours), None)
+    names = {type_.__name__ for type_ in type(module).__mro__} | {getattr(module, "original_name", None)}
+    ours, any_of = isinstance(module, Slope), isinstance(module, torch.jit.ScriptModule)
+    return next((t for t in types if t.__name__ in names and (any_of or issubclass(t, Slope) == ours)), None)
 
 
 def _why_not(module: nn.Module, type_: type[nn.Module]) -> str:
     """Why a module is not replaced; empty if it is."""
-    slope = getattr(module, "slope_name", "weight")
-    computed = slope not in module._parameters and isinstance(getattr(module, slope, None), Tensor)
+    own, slope = type(module), getattr(module, "slope_name", "weight")
+    is_tensor = isinstance(module, type_) and isinstance(getattr(module, slope, None), Tensor)
+    computed = is_tensor and slope not in module._parameters
     reasons = {
         "it is scripted: replace it before torch.jit.script": isinstance(module, torch.jit.ScriptModule),
-        f"it is a {type(module).__module__}.{type(module).__name__}, which computes in another way": (
-            not isinstance(module, type_)
-        ),
-        "its slope is computed (parametrized, pruned, weight_norm, FSDP): take that away first, for example by "
-        "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.prune.remove": computed,
-        f"its type {type(module).__name__} is a subclass of {type_.__name__}, and may compute something else": (
-            type(module) is not type_
-        ),
-        "its forward was replaced (by hooks of accelerate, for example): replace it before that": (
-            "forward" in vars(module)
-        ),
+        "its slope is computed (parametrized, pruned, weight_norm, FSDP): first call, for example, "
+        "torch.nn.utils.parametrize.remove_parametrizations or prune.remove": computed,
+        f"its type {own.__module__}.{own.__name__} is a subclass of {type_.__name__}, or has its name alone, and may "
+        "compute something else": own is not type_,
+        "its forward was replaced (by accelerate, for example): do so after this": "forward" in vars(module),
         "its slope has no shape yet: run a forward first": any(map(is_lazy, module.parameters())),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
@@ -136,7 +125,7 @@ def _become(module: nn.Module, new: nn.Module) -> None:
         hooks: Any = module._load_state_dict_pre_hooks.values()
         if not any(isinstance(hook.hook, SlopeKeys) for hook in hooks):
             module.register_load_state_dict_pre_hook(SlopeKeys())
-    for name in ("weight", "alpha", *_OPTIONS):
+    for name in ("weight", *_OPTIONS):
         module._parameters.pop(name, None)
         vars(module).pop(name, None)
     module.__class__ = type(new)
@@ -164,26 +153,19 @@ def _reset_containers(model: nn.Module, changed: set[nn.Module]) -> None:
 class SlopeKeys:
     """A load_state_dict pre-hook of reverted modules, for what was saved before `revert`.
 
-    It does not go into a pickled model, which so loads where there is no leaky_ext.
-
-    Converted models that 0.2 pickled have it too, made from `convert._keep_alpha` or `convert._load_weight`. With the
-    former, `adds`, the slope stays as it is if a state_dict has none.
+    A pickled model is without it, and loads where there is no leaky_ext. What 0.2 pickled makes one, with an argument.
     """
 
-    def __init__(self, adds: bool = False) -> None:
-        self.adds = adds
+    def __init__(self, fit: None = None) -> None:
+        pass
 
-    def __call__(self, module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-        if isinstance(module, Slope):
-            if self.adds and module.learnable:
-                state_dict.setdefault(prefix + "alpha", module.alpha.detach())
-            return
-        saved = [state_dict.pop(prefix + name, None) for name in ("weight", "alpha")]
-        slope = next((s for s in saved if s is not None), None)
-        if isinstance(module, nn.PReLU) and slope is not None:
-            state_dict[prefix + "weight"] = slope
-        elif isinstance(module, nn.LeakyReLU) and slope is not None and not slope.is_meta:
-            module.negative_slope = slope.item()
+    def __call__(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+        keys = [] if isinstance(module, Slope) else [prefix + "weight", prefix + "alpha"]
+        for slope in [state_dict.pop(key) for key in keys if key in state_dict]:
+            if isinstance(module, nn.PReLU):
+                state_dict[prefix + "weight"] = slope
+            elif isinstance(module, nn.LeakyReLU) and not slope.is_meta:
+                module.negative_slope = slope.item()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SlopeKeys":
         return self

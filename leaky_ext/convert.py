@@ -9,7 +9,7 @@ from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughRe
 from .traced import function_calls
 
 _ZERO = {nn.PReLU: "alpha * g", nn.LeakyReLU: "negative_slope * g", nn.ReLU: "0"}
-_keep_alpha, _load_weight = True, False  # named by models that 0.2 pickled: _replace.SlopeKeys
+_keep_alpha = _load_weight = None  # what 0.2 pickled refers to: SlopeKeys
 
 
 def convert(
@@ -25,11 +25,9 @@ def convert(
 ) -> list[Conversion]:
     """Replace activations of `model` in place, and return what was changed. :func:`revert` is the inverse.
 
-    ``convert(model)`` makes a :class:`leaky_ext.PReLU` of every :class:`torch.nn.PReLU`. Outputs stay as they were,
-    and so does training, except
-    that an input of exactly 0 counts as positive here and as negative in :class:`torch.nn.PReLU`,
-    :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`: the gradient there is then ``g`` instead of ``alpha * g`` or
-    0. Each :class:`Conversion` says so.
+    ``convert(model)`` makes a :class:`leaky_ext.PReLU` of every :class:`torch.nn.PReLU`. Outputs stay as they were, and
+    so does training, except that an input of exactly 0 counts as positive here and as negative in PyTorch's modules:
+    the gradient there is ``g`` instead of ``alpha * g``, or 0 of a ReLU. Each :class:`Conversion` says so.
 
     Args:
         model: any module that holds activations, or is one. Each stays the same object and changes its class.
@@ -43,19 +41,18 @@ def convert(
         alpha_bounds: bounds of the slopes that are learned.
         save: what modules made by ``"learnable"`` keep for backward, ``"input"`` or ``"output"``.
         inplace: modules overwrite their input: right only where nothing else reads it.
-        functions: also replace activations that are called as functions, by modules: ``F.relu``, ``torch.relu`` and
-            ``x.relu()`` under the rule for ``nn.ReLU``, ``F.leaky_relu`` and ``F.prelu`` likewise. Only a graph shows
-            them: `model`, or a part of it, must be a :class:`torch.fx.GraphModule`, such as
-            :func:`torch.fx.symbolic_trace` returns. Each call gets a module of its own, named after where it stood,
-            ``"block.relu"``, ``"block.relu_1"``. A call stays a function where its slope is not a constant, or not a
-            parameter of the graph; so do calls inside of the graph's leaves, such as PyTorch's own modules.
+        functions: also replace calls of functions (``F.relu``, ``torch.relu`` and ``x.relu()`` under the rule for
+            ``nn.ReLU``, ``F.leaky_relu`` and ``F.prelu`` likewise) by modules, named after where they stood:
+            ``"block.relu"``, ``"block.relu_1"``. Only a graph shows calls: `model`, or a part of it, must be a
+            :class:`torch.fx.GraphModule`, as from :func:`torch.fx.symbolic_trace`. A call stays if its slope is no
+            constant and no parameter of the graph, or if it is inside of a leaf of the graph.
         dry_run: change nothing, only return what would be changed.
 
-    The parameter of an :class:`torch.nn.PReLU` stays the same object under the same name, so checkpoints of every
-    format, an existing optimizer and rules by name keep working. New slopes, `alpha`, take dtype and device from the
-    nearest parameters; convert before the optimizer, DDP and FSDP are created. A `state_dict` of the old model loads
-    with ``strict=True``. Hooks, training mode and sharing are kept. ``inplace=True`` is kept, except where a learned
-    slope starts at 0 or has a bound of 0: the input could not be rebuilt.
+    The parameter of an nn.PReLU stays the same object; ``"learnable"`` keeps its name too, so checkpoints of every
+    format, an existing optimizer and rules by name keep working. A LeakyReLU or a ReLU that becomes learnable adds a
+    parameter, `alpha`, with dtype and device of the nearest parameters: convert before the optimizer, DDP and FSDP are
+    created. A `state_dict` of the old model loads with ``strict=True``. Hooks, training mode and sharing are kept, and
+    ``inplace=True``, except where a learned slope starts at 0 or has a bound of 0: the input could not be rebuilt.
 
     Returns:
         A :class:`Conversion` for each activation that the rules name. Those that stay as they are, because they are

@@ -10,7 +10,6 @@ from torch.fx import Proxy, Tracer
 from . import functional as F
 from .bounds import clamp_slope
 
-Init = float | Callable[[Tensor], Any]
 Bounds = tuple[float, float]
 
 _PRELU = nn.PReLU(device="meta")  # the module that tracers are asked about
@@ -29,7 +28,7 @@ class Slope(nn.Module):
     def __init__(
         self,
         num_parameters: int = 1,
-        init: Init = 0.01,
+        init: float | Callable[[Tensor], Any] = 0.01,
         channel_dim: int = 1,
         save: str = "input",
         inplace: bool = False,
@@ -62,7 +61,7 @@ class Slope(nn.Module):
     def reset_parameters(self) -> None:
         """Set the slopes to `init` again."""
         if not self.learnable:
-            self.alpha = self.init
+            self.alpha = float(self.init)
         elif callable(self.init):
             self.init(getattr(self, self.slope_name))
         else:
@@ -78,12 +77,10 @@ class Slope(nn.Module):
         Raises:
             RuntimeError: the slope is computed (parametrized, pruned), and is not a parameter of this module.
         """
-        if self.alpha_bounds is None:
-            return
-        slope = self._parameters.get(self.slope_name)
-        if slope is None:
-            raise RuntimeError(f"{self}: {self.slope_name} is computed from other parameters: there is none to project")
-        slope.clamp_(*self.alpha_bounds)
+        if self.alpha_bounds is not None:
+            if (slope := self._parameters.get(self.slope_name)) is None:
+                raise RuntimeError(f"{self}: {self.slope_name} is computed from other parameters: none to project")
+            slope.clamp_(*self.alpha_bounds)
 
     def slope(self) -> Tensor | float:
         """The slope that forward uses: clamped to `alpha_bounds`, if there are any. Nothing is written."""
@@ -169,7 +166,7 @@ class PReLU(Slope, nn.PReLU):
 
 
 class LearnableLeakyReLU(Slope):
-    r"""Leaky ReLU whose negative slope is trained: ``x`` where ``x >= 0``, else ``alpha * x``.
+    r"""Leaky ReLU with a learned slope, ``x`` where ``x >= 0``, else ``alpha * x``: :func:`learnable_leaky_relu`.
 
     Args:
         num_parameters: number of slopes: 1 for all elements, or C, the size of the input's `channel_dim`.
@@ -183,9 +180,9 @@ class LearnableLeakyReLU(Slope):
             nor ``save="output"`` works with a bound that is 0.
         device, dtype: of `alpha`; independent of the input's dtype.
         alpha_bounds: ``(low, high)``, or None. Forward computes with `alpha` clamped to these bounds, and writes
-            nothing. Outside, the gradient is 0 unless a step of descent leads back in. So the stored slope overshoots a
-            bound by one step at most, or by what momentum and weight decay add; :meth:`project_` brings it back. The
-            tangent of forward-mode AD outside is 0. Exported programs have a plain clamp.
+            nothing. Outside, the gradient is 0 unless a step of descent leads back in, and the tangent of forward-mode
+            AD is 0. So the stored slope overshoots a bound by one step at most, or by what momentum and weight decay
+            add; :meth:`project_` brings it back. Exported programs have a plain clamp.
 
     Attributes:
         alpha: the slopes, a parameter of shape ``[num_parameters]``: never 0-D, so FSDP takes it. A `state_dict` that
@@ -200,8 +197,7 @@ class LearnableLeakyReLU(Slope):
             order, or 0 where the input must be rebuilt.
         TypeError: `init` is a string.
 
-    Forward raises what :func:`leaky_ext.learnable_leaky_relu` does. Give slopes no weight decay:
-    :func:`leaky_ext.parameter_groups`.
+    Forward raises what the function does. Give slopes no weight decay: :func:`leaky_ext.parameter_groups`.
     """
 
     alpha: nn.Parameter
@@ -226,8 +222,6 @@ class StraightThroughReLU(Slope):
     ``ValueError``.
     """
 
-    alpha: nn.Parameter | float
-
     def __init__(
         self,
         alpha: float = 0.01,
@@ -245,8 +239,7 @@ class StraightThroughReLU(Slope):
         if not learnable and (num_parameters != 1 or alpha_bounds is not None):
             raise ValueError(f"num_parameters={num_parameters}, alpha_bounds={alpha_bounds} need learnable=True")
         self.learnable = learnable
-        init = float(alpha)
-        super().__init__(num_parameters, init, channel_dim, "input", inplace, device, dtype, alpha_bounds=alpha_bounds)
+        super().__init__(num_parameters, alpha, channel_dim, "input", inplace, device, dtype, alpha_bounds=alpha_bounds)
 
     def forward(self, input: Tensor) -> Tensor:
         if isinstance(input, Proxy) and (call := self._leaf(input)) is not None:

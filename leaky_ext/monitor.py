@@ -35,16 +35,14 @@ class AlphaMonitor:
 
     - ``step``, counted from 1, and ``name``, the module's;
     - ``alpha_min``, ``alpha_mean``, ``alpha_max``: of the slopes, as the next forward uses them;
-    - ``grad_norm``: 2-norm of the slopes' gradient, of parametrized slopes that of what they are computed from; NaN if
-      there is none;
+    - ``grad_norm``: 2-norm of the gradient of the slopes, or of what they are computed from; NaN if there is none;
     - ``negative``: the share of the input's elements that are negative;
     - ``dead``: the share of units (indices of the channel dimension) whose every input in the batch is negative. Such a
       unit outputs only zeros under ReLU, and learns nothing from this batch.
 
-    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone;
-    forwards under a `torch.func` transform are left out, since what they see is one example, or a copy. The shares
-    cost a pass over the input: `every` thins them out. Numbers travel to the host in the background. No step waits for
-    them; :meth:`rows` and what builds on it do.
+    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone,
+    without those under a `torch.func` transform. They cost a pass over the input: `every` thins them out. Numbers
+    travel to the host in the background. No step waits for them; :meth:`rows` and what builds on it do.
 
     Args:
         model: watch the activations that it has now.
@@ -167,14 +165,11 @@ class AlphaMonitor:
     def _numbers(self, name: str, module: nn.Module) -> Tensor:
         sums = self._sums[name]
         self._sums[name] = torch.zeros_like(sums)
-        alpha: Any = module.slope() if isinstance(module, Slope) else getattr(module, "weight", None)
-        if isinstance(alpha, Tensor):
-            values = _plain(alpha, "full_tensor").float()
-        else:
-            values = sums.new_full((1,), getattr(module, "negative_slope", 0.0) if alpha is None else alpha)
-        grads = [
-            _plain(p.grad, "full_tensor").float().flatten() for p in slope_parameters(module) if p.grad is not None
-        ]
+        fixed = getattr(module, "negative_slope", 0.0)
+        alpha: Any = module.slope() if isinstance(module, Slope) else getattr(module, "weight", fixed)
+        values = _plain(alpha, "full_tensor").float() if isinstance(alpha, Tensor) else sums.new_full((1,), alpha)
+        grads = [p.grad for p in slope_parameters(module) if p.grad is not None]
+        grads = [_plain(grad, "full_tensor").float().flatten() for grad in grads]
         norm = torch.cat(grads).norm() if grads else values.new_full((), float("nan"))
         shares = (sums[:2] / sums[2]).to(values.device, non_blocking=True)
         return torch.cat([torch.stack([values.min(), values.mean(), values.max(), norm]), shares])
@@ -210,8 +205,7 @@ class _Hook:
     """Looks at the input of one activation. In a copy of the model, or in a saved one, it does nothing."""
 
     def __init__(self, monitor: AlphaMonitor | None, name: str) -> None:
-        self.monitor = monitor
-        self.name = name
+        self.monitor, self.name = monitor, name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.monitor is not None:
