@@ -1,6 +1,6 @@
 """Forward writes to nothing but its output: outputs, gradients, parameters and buffers equal those of the formula.
 
-One matrix: modules x what surrounds them x how they are run x training mode. The twin is the plain formula in eager mode.
+One matrix: modules x layers around them x how they are run x training mode. The twin is the plain formula, eager.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class Inside(torch.autograd.Function):
 
 
 class Formula(nn.Module):
-    """What a module should compute, in plain PyTorch, with the same parameters. Exported programs have a plain clamp."""
+    """What a module should compute, in plain PyTorch, with the same parameters. Exporters get a plain clamp."""
 
     def __init__(self, module, plain_clamp=False):
         super().__init__()
@@ -220,64 +220,3 @@ def test_the_gradient_leads_back_in(start, sign, passes, run):
     call = module if run == "eager" else torch.compile(module, backend=run, fullgraph=True)
     (-sign * call(x)).sum().backward()
     assert module.alpha.grad.item() == 3 * sign * passes
-
-
-def export(model, x, decomposed=False, **options):
-    program = torch.export.export(model, (x,), **options)
-    module = (program.run_decompositions() if decomposed else program).module()
-    return module, module
-
-
-def trace(model, x):
-    # The check calls the model again, whose counter has gone on.
-    traced = torch.jit.trace(model, x, check_trace=False)
-    return traced, model
-
-
-EXPORTS = {
-    "export": export,
-    "strict export": lambda model, x: export(model, x, strict=True),
-    "decomposed": lambda model, x: export(model, x, decomposed=True),
-    "trace": trace,
-}
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("run, name, training", cells(EXPORTS, slow=["export", "strict export", "decomposed"]))
-def test_exported_with_gradients(run, name, training):
-    # In these, layers that write to their buffers in training have no gradient, with PyTorch's own activations too.
-    normalizes = not (training and run in ("decomposed", "trace"))
-    model, x = Net(MODULES[name](), normalizes).train(training), torch.randn(8, 4)
-    call, module = EXPORTS[run](model, x)
-    twin = twin_of(model, plain_clamp=True)  # after tracing, which calls the model
-    assert_same(outcome(call, module, x), outcome(twin, twin, x))
-
-
-def onnx(module, x, path, **options):
-    runtime = pytest.importorskip("onnxruntime")
-    torch.onnx.export(module, (x,), path, **options)
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
-
-
-def legacy_onnx(model, x, path):
-    return onnx(model, x, path, dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)
-
-
-INFERENCE = {
-    "legacy onnx": legacy_onnx,
-    "onnx": lambda model, x, path: onnx(model, x, path, dynamo=True, verbose=False),
-    "trace and freeze": lambda model, x, path: torch.jit.freeze(torch.jit.trace(model.eval(), x))(x),
-}
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("run, name, training", cells(INFERENCE, slow=["legacy onnx", "onnx"]))
-def test_exported_to_run_without_torch(run, name, training, tmp_path):
-    """Of a network in evaluation mode, and of the activation alone in training mode: freeze takes no other."""
-    model = MODULES[name]() if training else Net(MODULES[name]())
-    model.train(training)
-    before, x = snapshot(model), torch.randn(8, 4)
-    expected = (Formula(model) if training else twin_of(model))(x).detach()
-    torch.testing.assert_close(INFERENCE[run](model, x, str(tmp_path / "model.onnx")).detach(), expected)
-    assert all(torch.equal(tensor, before[key]) for key, tensor in snapshot(model).items() if key != "calls")
