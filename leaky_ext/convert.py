@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from ._replace import Conversion, Rules, replace
@@ -9,6 +10,8 @@ from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughRe
 from .traced import function_calls
 
 _ZERO = {nn.PReLU: "alpha * g", nn.LeakyReLU: "negative_slope * g", nn.ReLU: "0"}
+_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _keep_alpha = _load_weight = None  # what 0.2 pickled refers to: SlopeKeys
 
 
@@ -60,7 +63,7 @@ def convert(
 
     Raises:
         ValueError: a pattern matches no activation, a rule's value or an option is unknown; ``functions=True`` and no
-            part of `model` is a GraphModule. Nothing is changed then.
+            part of `model` is a GraphModule; DDP or FSDP would not know a new parameter. Nothing is changed then.
     """
     calls = {call.name: call for call in function_calls(model)} if functions else {}
 
@@ -79,6 +82,9 @@ def convert(
         else:
             start = float(getattr(old, "negative_slope", alpha))
             overwrites = overwrites and start != 0 and 0 not in (alpha_bounds or ())
+            classes = {type_.__name__ for module in model.modules() for type_ in type(module).__mro__}
+            if wrappers := classes.intersection(_WRAPPERS):
+                raise ValueError(f"{name!r} would get a parameter that {wrappers} do not know: convert before wrapping")
             where = _near(model, name)
             new = LearnableLeakyReLU(1, start, save=save, inplace=overwrites, alpha_bounds=alpha_bounds, **where)
         new.loads_without = name in calls or not isinstance(old, nn.PReLU)
@@ -94,11 +100,11 @@ def convert(
 
 
 def _near(model: nn.Module, name: str) -> dict[str, Any]:
-    """Device and dtype for a new slope at `name`: those of the nearest floating parameter around it."""
+    """Device and dtype for a new slope at `name`: those of the nearest parameter around it, if slopes may have them."""
     while True:
         name = name.rpartition(".")[0]
         for key, parameter in model.named_parameters():
-            if key.startswith(name and f"{name}.") and parameter.is_floating_point():
+            if key.startswith(name and f"{name}.") and parameter.dtype in _DTYPES:
                 return {"device": parameter.device, "dtype": parameter.dtype}
         if not name:
             return {}

@@ -72,10 +72,8 @@ class Slope(nn.Module):
         """Write the slopes, clamped to `alpha_bounds`, back into the parameter. Never waits for the device.
 
         No forward does so. To keep the stored slopes inside exactly, have the optimizer do it after each step:
-        ``optimizer.register_step_post_hook(lambda *_: module.project_())``.
-
-        Raises:
-            RuntimeError: the slope is computed (parametrized, pruned), and is not a parameter of this module.
+        ``optimizer.register_step_post_hook(lambda *_: module.project_())``. Raises `RuntimeError` if the slope is
+        computed (parametrized, pruned), and so no parameter of this module.
         """
         if self.alpha_bounds is not None:
             if (slope := self._parameters.get(self.slope_name)) is None:
@@ -103,15 +101,17 @@ class Slope(nn.Module):
         is_leaf = path and tracer.is_leaf_module(_PRELU, path)
         return tracer.create_proxy("call_module", path, (input,), {}) if is_leaf else None
 
+    def __prepare_scriptable__(self) -> Any:
+        raise RuntimeError(f"torch.jit.script does not take {self}: call leaky_ext.revert first, or torch.jit.trace")
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Load the slope also if it was saved under the name that it has in another of these modules."""
         key, own = prefix + self.slope_name, self._parameters.get(self.slope_name)
-        other = prefix + ("alpha" if self.slope_name == "weight" else "weight")
         if own is not None and key not in state_dict:
-            if other in state_dict:
-                state_dict[key] = state_dict.pop(other)
-            elif self.loads_without and not own.is_meta:
-                state_dict[key] = own.detach()
+            default = own.detach() if self.loads_without and not own.is_meta else None
+            saved = state_dict.pop(prefix + ("alpha" if self.slope_name == "weight" else "weight"), default)
+            if saved is not None:
+                state_dict[key] = saved
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
@@ -162,7 +162,7 @@ class PReLU(Slope, nn.PReLU):
         super().__init__(num_parameters, init, channel_dim, save, inplace, device, dtype, alpha_bounds=alpha_bounds)
 
     def _get_name(self) -> str:
-        return "leaky_ext.PReLU"  # not to be mistaken for torch.nn's in what is printed
+        return "leaky_ext.PReLU" if type(self) is PReLU else super()._get_name()  # torch.nn's prints as PReLU
 
 
 class LearnableLeakyReLU(Slope):
@@ -218,8 +218,7 @@ class StraightThroughReLU(Slope):
     Attributes:
         alpha: a float; if `learnable`, a parameter of shape ``[num_parameters]``.
 
-    Input, output and errors are those of :class:`LearnableLeakyReLU`; options that do not go together raise
-    ``ValueError``.
+    Input, output and errors are those of :class:`LearnableLeakyReLU`.
     """
 
     def __init__(

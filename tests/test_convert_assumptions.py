@@ -5,7 +5,10 @@ import functools
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed import fsdp
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.utils import prune, weight_norm
 from torch.nn.utils.parametrize import register_parametrization
 
@@ -190,6 +193,37 @@ def test_a_module_that_an_older_torch_pickled():
     del vars(model[0])["init"]
     convert(model)
     assert type(model[0]) is PReLU and model(torch.ones(2, 4)).shape == (2, 4)
+
+
+@pytest.fixture
+def wrap():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield lambda kind, model: kind(model)
+    dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"])
+def test_a_wrapper_that_would_not_know_the_new_parameter(kind, wrap):
+    kinds = {
+        "DistributedDataParallel": nn.parallel.DistributedDataParallel,
+        "FullyShardedDataParallel": lambda m: fsdp.FullyShardedDataParallel(m, device_id=torch.device("cpu")),
+        "FSDPModule": lambda m: fsdp.fully_shard(m, mesh=init_device_mesh("cpu", (1,))),
+    }
+    model = wrap(kinds[kind], nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU()))
+    with pytest.raises(ValueError, match=f"1' would get a parameter that .*{kind}.* not know: convert before wrapping"):
+        convert(model, EVERY)
+    assert not any(isinstance(module, LearnableLeakyReLU) for module in model.modules())
+    (change,) = convert(model, {nn.LeakyReLU: "straight_through"})  # no new parameter
+    assert not change.skipped
+
+
+def test_a_new_slope_has_a_dtype_that_slopes_can_have():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, dtype=torch.float16), nn.ReLU())
+    model[0].weight = nn.Parameter(model[0].weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+    model[0].bias = None
+    convert(model, EVERY)
+    assert model[2].alpha.dtype == torch.float16
 
 
 def test_attributes_of_others_stay():

@@ -71,11 +71,11 @@ class Formula(nn.Module):
 class Net(nn.Module):
     """The layers that write to buffers of their own, around an activation."""
 
-    def __init__(self, act, normalizes=True):
+    def __init__(self, act, without=()):
         super().__init__()
         self.register_buffer("calls", torch.zeros(()))
-        self.norm = nn.BatchNorm1d(4) if normalizes else nn.Identity()
-        self.linear = spectral_norm(nn.Linear(4, 4)) if normalizes else nn.Linear(4, 4)
+        self.norm = nn.Identity() if "BatchNorm" in without else nn.BatchNorm1d(4)
+        self.linear = nn.Linear(4, 4) if "spectral_norm" in without else spectral_norm(nn.Linear(4, 4))
         self.act = act
 
     def forward(self, x):
