@@ -1,7 +1,6 @@
 """What `convert` and `revert` do: find activations, choose by rules, and make each what its rule says, in place."""
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import filter as filter_names
@@ -135,19 +134,15 @@ def _become(module: nn.Module, new: nn.Module) -> None:
 
 
 def _reset_containers(model: nn.Module, changed: set[nn.Module]) -> None:
-    """Have transformers decide again whether a fused kernel may compute their activation, as they did when made."""
-    for layer in model.modules():
-        if isinstance(layer, nn.TransformerEncoderLayer) and layer.activation in changed:
-            may_be_fused = layer.activation_relu_or_gelu or type(layer) is nn.TransformerEncoderLayer
-            is_relu = isinstance(layer.activation, (nn.ReLU, StraightThroughReLU))
-            layer.activation_relu_or_gelu = int(is_relu and may_be_fused)
-    for encoder in model.modules():
-        if isinstance(encoder, nn.TransformerEncoder) and not changed.isdisjoint(encoder.modules()):
-            slow = [layer for layer in encoder.layers if not getattr(layer, "activation_relu_or_gelu", 0)]
-            wanted = getattr(encoder, "enable_nested_tensor", False)
-            with warnings.catch_warnings(action="ignore"):
-                again = nn.TransformerEncoder((slow or encoder.layers)[0], 0, enable_nested_tensor=wanted)
-            encoder.use_nested_tensor = again.use_nested_tensor
+    """Take back, or restore, what transformers decided when made: that a fused kernel may compute their ReLU."""
+    for module in reversed(list(model.modules())):  # layers before their encoder
+        if isinstance(module, nn.TransformerEncoderLayer) and module.activation in changed:
+            decided = vars(module).setdefault("_fused_as_made", module.activation_relu_or_gelu)
+            is_relu = isinstance(module.activation, (nn.ReLU, StraightThroughReLU))
+            module.activation_relu_or_gelu = decided if is_relu else 0
+        elif isinstance(module, nn.TransformerEncoder) and not changed.isdisjoint(module.modules()):
+            decided = vars(module).setdefault("_nested_as_made", getattr(module, "use_nested_tensor", False))
+            module.use_nested_tensor = decided and all(layer.activation_relu_or_gelu for layer in module.layers)
 
 
 class SlopeKeys:

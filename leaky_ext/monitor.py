@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from .modules import Bounds, Slope
 from .optim import slope_parameters
-from .torch_private import transforms_active
+from .torch_private import is_exporting, is_tracing, transforms_active
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,9 +41,9 @@ class AlphaMonitor:
     - ``dead``: the share of units (indices of the channel dimension) whose every input in the batch is negative. Such a
       unit outputs only zeros under ReLU, and learns nothing from this batch.
 
-    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone,
-    without those under a `torch.func` transform. They cost a pass over the input: `every` thins them out. Numbers
-    travel to the host in the background. No step waits for them; :meth:`rows` and what builds on it do.
+    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone, and
+    not of those that are exported, traced or under a `torch.func` transform. They cost a pass over the input: `every`
+    thins them out. Numbers travel to the host in the background; :meth:`rows` and what builds on it wait for them.
 
     Args:
         model: watch the activations that it has now.
@@ -145,9 +146,10 @@ class AlphaMonitor:
             hook.remove()
 
     def _observe(self, name: str, module: nn.Module, x: Tensor) -> None:
-        # torch.fx traces a hook along with the module: there is nothing to observe then.
-        # A tensor of a transform must not outlive it.
-        if not (self._due and module.training and isinstance(x, Tensor)) or transforms_active():
+        if not (self._due and module.training and isinstance(x, Tensor)):  # torch.fx calls hooks with proxies
+            return
+        # What is exported or traced must not hold the monitor, nor the monitor a tensor of a transform.
+        if is_exporting() or transforms_active() or (not is_compiling() and is_tracing()):
             return
         x = _plain(x.detach(), "to_local")
         if x.numel() == 0:

@@ -25,12 +25,10 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
         rules: what to replace, and by what. Keys are :class:`PReLU`, :class:`LearnableLeakyReLU`,
             :class:`StraightThroughReLU` or patterns of names, chosen as in :func:`convert`. Values:
 
-            - ``"prelu"``: :class:`torch.nn.PReLU`, for a PReLU or a LearnableLeakyReLU;
+            - ``"prelu"``: :class:`torch.nn.PReLU`, the default for a PReLU or a LearnableLeakyReLU;
             - ``"leaky_relu"``: :class:`torch.nn.LeakyReLU` of the slope's value, for one of these with one slope;
-            - ``"relu"``: :class:`torch.nn.ReLU`, for a StraightThroughReLU;
+            - ``"relu"``: :class:`torch.nn.ReLU`, the default for a StraightThroughReLU;
             - None: no change.
-
-            Default: ``{PReLU: "prelu", LearnableLeakyReLU: "prelu", StraightThroughReLU: "relu"}``.
         dry_run: change nothing, only return what would be changed.
 
     A :class:`torch.nn.PReLU` gets the same parameter object, with its bounds applied, under the name `weight`. Hooks,

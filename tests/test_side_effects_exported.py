@@ -4,6 +4,14 @@ import pytest
 import torch
 from test_side_effects import MODULES, Formula, Net, assert_same, cells, outcome, snapshot, twin_of
 
+from leaky_ext import AlphaMonitor
+
+
+def saw_nothing(monitor):
+    """What is exported or traced has no monitor in it."""
+    monitor.step()
+    return all(row["negative"] != row["negative"] for row in monitor.rows())
+
 
 def export(model, x, decomposed=False, **options):
     program = torch.export.export(model, (x,), **options)
@@ -31,6 +39,7 @@ def test_exported_with_gradients(run, name, training):
     # In these, layers that write to their buffers in training have no gradient, with PyTorch's own activations too.
     without = ("BatchNorm", "spectral_norm") if training and run in ("decomposed", "trace") else ()
     model, x = Net(MODULES[name](), without).train(training), torch.randn(8, 4)
+    monitor = AlphaMonitor(model)
     call, module = EXPORTS[run](model, x)
     twin = twin_of(model, plain_clamp=True)  # after tracing, which calls the model
     *got, state = outcome(call, module, x)
@@ -38,6 +47,7 @@ def test_exported_with_gradients(run, name, training):
     if run == "strict export" and not training:
         del expected_state["norm.num_batches_tracked"]  # unused, and left out of the program
     assert_same((*got, state), (*expected, expected_state))
+    assert saw_nothing(monitor)
 
 
 def onnx(module, x, path, **options):
@@ -67,7 +77,8 @@ def test_exported_to_run_without_torch(run, name, training, tmp_path):
     """
     model = MODULES[name]() if training else Net(MODULES[name](), ["spectral_norm"] if run == "legacy onnx" else ())
     model.train(training)
-    before, x = snapshot(model), torch.randn(8, 4)
+    before, monitor, x = snapshot(model), AlphaMonitor(model), torch.randn(8, 4)
     expected = (Formula(model) if training else twin_of(model))(x).detach()
     torch.testing.assert_close(INFERENCE[run](model, x, str(tmp_path / "model.onnx")).detach(), expected)
+    assert saw_nothing(monitor)
     assert all(torch.equal(tensor, before[key]) for key, tensor in snapshot(model).items() if key != "calls")
