@@ -54,8 +54,9 @@ def convert(
     The parameter of an nn.PReLU stays the same object; ``"learnable"`` keeps its name too, so checkpoints of every
     format, an existing optimizer and rules by name keep working. A LeakyReLU or a ReLU that becomes learnable adds a
     parameter, `alpha`, with dtype and device of the nearest parameters: convert before the optimizer, DDP and FSDP are
-    created. A `state_dict` of the old model loads with ``strict=True``. Hooks, training mode and sharing are kept, and
-    ``inplace=True``, except where a learned slope starts at 0 or has a bound of 0: the input could not be rebuilt.
+    created. A `state_dict` of the old model loads with ``strict=True``; a new `alpha` is then set to its first value.
+    Hooks, training mode and sharing are kept, and ``inplace=True``, except where a learned slope starts at 0 or has a
+    bound of 0: the input could not be rebuilt.
 
     Returns:
         A :class:`Conversion` for each activation that the rules name. Those that stay as they are, because they are

@@ -108,10 +108,11 @@ class Slope(nn.Module):
         """Load the slope also if it was saved under the name that it has in another of these modules."""
         key, own = prefix + self.slope_name, self._parameters.get(self.slope_name)
         if own is not None and key not in state_dict:
-            default = own.detach() if self.loads_without and not own.is_meta else None
-            saved = state_dict.pop(prefix + ("alpha" if self.slope_name == "weight" else "weight"), default)
-            if saved is not None:
-                state_dict[key] = saved
+            other = prefix + ("alpha" if self.slope_name == "weight" else "weight")
+            if other in state_dict:
+                state_dict[key] = state_dict.pop(other)
+            elif self.loads_without and not own.is_meta:  # the slope was fixed, or has its own name in the graph
+                state_dict[key] = own.detach() if self.slope_name == "weight" else torch.full_like(own, self.init)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -67,21 +67,15 @@ class AlphaMonitor:
     def __init__(self, model: nn.Module, bounds: Bounds | None = None, every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
-        self.bounds = bounds
-        self.every = every
-        self._step = 0
-        self._due = every == 1
+        self.bounds, self.every = bounds, every
+        self._step, self._due, self._written = 0, every == 1, 0
         self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _WATCHED)}
         # One entry for each module: sums of both shares, and the number of calls.
         self._sums = {name: torch.zeros(3) for name in self._modules}
-        self._hooks = [
-            module.register_forward_pre_hook(_Hook(self, name), with_kwargs=True)
-            for name, module in self._modules.items()
-        ]
+        self._hooks = [m.register_forward_pre_hook(_Hook(self, n), with_kwargs=True) for n, m in self._modules.items()]
         self._arriving: deque[tuple[int, Tensor, Any]] = deque()
         self._rows: list[dict[str, Any]] = []
         self._outside: set[str] = set()
-        self._written = 0
 
     def step(self) -> None:
         """Record a step. Call it after backward and before the gradients are set to zero."""
@@ -186,9 +180,8 @@ class AlphaMonitor:
                     return
             self._arriving.popleft()
             for name, values in zip(self._modules, numbers.tolist(), strict=True):
-                row = {"step": step, "name": name} | dict(zip(COLUMNS, values, strict=True))
-                self._rows.append(row)
-                self._warn(row)
+                self._rows.append({"step": step, "name": name} | dict(zip(COLUMNS, values, strict=True)))
+                self._warn(self._rows[-1])
 
     def _warn(self, row: dict[str, Any]) -> None:
         """Once when a slope goes astray, and again only after it has come back."""

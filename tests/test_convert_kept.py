@@ -116,6 +116,36 @@ def test_a_scripted_copy_of_a_converted_model_is_that_of_a_reverted_one():
     torch.testing.assert_close(torch.jit.script(model)(x), expected)
 
 
+def test_a_checkpoint_without_the_slope_sets_it_to_its_first_value():
+    old = nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.ReLU())
+    with torch.device("meta"):
+        deferred = copy.deepcopy(old)
+    trainable, rules = copy.deepcopy(old), {nn.LeakyReLU: "learnable", nn.ReLU: "learnable"}
+    for model in (deferred, trainable):
+        convert(model, rules, alpha=0.0)
+    trained(trainable)
+    deferred.to_empty(device="cpu")
+    x = torch.randn(3, 4)
+    for model in (deferred, trainable):
+        nn.init.constant_(model[1].alpha, float("nan"))  # what memory may hold
+        model.load_state_dict(old.state_dict())
+        assert torch.equal(model(x), old(x))
+    function = torch.fx.symbolic_trace(Called())
+    state = {name: tensor + 1.0 for name, tensor in function.state_dict().items()}
+    convert(function, functions=True)
+    function.load_state_dict(state)
+    assert torch.equal(function.prelu.weight, state["slopes"]) and function.prelu.weight is function.slopes
+
+
+class Called(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slopes = nn.Parameter(torch.rand(4))
+
+    def forward(self, x):
+        return nn.functional.prelu(x, self.slopes)
+
+
 @pytest.mark.parametrize("kind", [PReLU, LearnableLeakyReLU])
 def test_a_state_dict_that_calls_the_slope_by_its_other_name(kind):
     """0.2 saved `alpha` where PReLU has `weight`."""
