@@ -69,13 +69,14 @@ def replace(
         if not filter_names(chain(*found.values()), pattern):
             raise ValueError(f"{pattern!r} matches no activation; there are {[names[0] for names in found.values()]}")
 
+    fused = {child for m in model.modules() if ".intrinsic" in type(m).__module__ for child in m.children()}
     done, planned = [], []
     for old, names in found.items():
         type_ = _type(old, kinds)
         kind = rules.get(next((pattern for pattern in patterns if filter_names(names, pattern)), type_))
         if kind is None:
             continue
-        new, zero, note, skipped = old, "", "", _why_not(old, type_)
+        new, zero, note, skipped = old, "", "", _why_not(old, type_, old in fused)
         if not skipped:
             if kind not in kinds[type_]:
                 right = " or ".join(map(repr, kinds[type_]))
@@ -97,7 +98,7 @@ def _type(module: nn.Module, types: Iterable[type[nn.Module]]) -> Any:
     return next((t for t in types if t.__name__ in names and (any_of or issubclass(t, Slope) == ours)), None)
 
 
-def _why_not(module: nn.Module, type_: type[nn.Module]) -> str:
+def _why_not(module: nn.Module, type_: type[nn.Module], is_fused: bool) -> str:
     """Why a module is not replaced; empty if it is."""
     own, slope = type(module), getattr(module, "slope_name", "weight")
     is_tensor = isinstance(module, type_) and isinstance(getattr(module, slope, None), Tensor)
@@ -108,6 +109,7 @@ def _why_not(module: nn.Module, type_: type[nn.Module]) -> str:
         "torch.nn.utils.parametrize.remove_parametrizations or prune.remove": computed,
         f"its type {own.__module__}.{own.__name__} is a subclass of {type_.__name__}, or has its name alone, and may "
         "compute something else": own is not type_,
+        "it is fused for quantization: replace it before torch.ao.quantization.fuse_modules": is_fused,
         "its forward was replaced (by accelerate, for example): do so after this": "forward" in vars(module),
         "its slope has no shape yet: run a forward first": any(map(is_lazy, module.parameters())),
     }

@@ -140,6 +140,15 @@ def test_what_cannot_be_converted_is_named(words):
     assert convert(model, {nn.PReLU: None}) == []
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_relu_that_is_fused_for_quantization_is_named():
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.ReLU()).eval()
+    model = torch.ao.quantization.fuse_modules(model, [["0", "1"]])
+    fused, other = convert(model, {nn.ReLU: "learnable"})
+    assert fused.names == ("0.1",) and "fused for quantization" in fused.skipped
+    assert other.names == ("2",) and not other.skipped
+
+
 class OwnLeaky(LearnableLeakyReLU):
     pass
 
