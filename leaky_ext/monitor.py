@@ -71,7 +71,7 @@ class AlphaMonitor:
         self._step, self._due, self._written = 0, every == 1, 0
         self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _WATCHED)}
         # One entry for each module: sums of both shares, and the number of calls.
-        self._sums = {name: torch.zeros(3) for name in self._modules}
+        self._sums = {name: _zeros("cpu") for name in self._modules}
         self._hooks = [m.register_forward_pre_hook(_Hook(self, n), with_kwargs=True) for n, m in self._modules.items()]
         self._arriving: deque[tuple[int, Tensor, Any]] = deque()
         self._rows: list[dict[str, Any]] = []
@@ -154,13 +154,13 @@ class AlphaMonitor:
         dead = units.reshape(units.shape[0], -1).all(1)
         shares = [negative.sum() / x.numel(), dead.sum() / dead.numel()]
         if self._sums[name].device != x.device:
-            self._sums[name] = torch.zeros(3, device=x.device)
+            self._sums[name] = _zeros(x.device)
         self._sums[name] += torch.stack([*shares, torch.ones_like(shares[0])])
 
     @torch.no_grad()
     def _numbers(self, name: str, module: nn.Module) -> Tensor:
         sums = self._sums[name]
-        self._sums[name] = torch.zeros_like(sums)
+        self._sums[name] = _zeros(sums.device)
         fixed = getattr(module, "negative_slope", 0.0)
         alpha: Any = module.slope() if isinstance(module, Slope) else getattr(module, "weight", fixed)
         values = _plain(alpha, "full_tensor").float() if isinstance(alpha, Tensor) else sums.new_full((1,), alpha)
@@ -208,6 +208,12 @@ class _Hook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (None, self.name)
+
+
+@torch.inference_mode(False)
+def _zeros(device: Any) -> Tensor:
+    """Sums that later forwards can add to, which inference tensors are not."""
+    return torch.zeros(3, device=device)
 
 
 def _plain(x: Any, method: str) -> Tensor:
