@@ -29,8 +29,8 @@ def convert(
     """Replace activations of `model` in place, and return what was changed. :func:`revert` is the inverse.
 
     ``convert(model)`` makes a :class:`leaky_ext.PReLU` of every :class:`torch.nn.PReLU`. Outputs stay as they were, and
-    so does training, except that an input of exactly 0 counts as positive here and as negative in PyTorch's modules:
-    the gradient there is ``g`` instead of ``alpha * g``, or 0 of a ReLU. Each :class:`Conversion` says so.
+    so does training, except at inputs of exactly 0. They count as positive here, and their gradient is ``g``. PyTorch's
+    PReLU and LeakyReLU give ``alpha * g``, ReLU gives 0. Each :class:`Conversion` says so.
 
     Args:
         model: any module that holds activations, or is one. Each stays the same object and changes its class.
@@ -59,8 +59,8 @@ def convert(
     bound of 0: the input could not be rebuilt.
 
     Returns:
-        A :class:`Conversion` for each activation that the rules name. Those that stay as they are, because they are
-        parametrized, pruned, quantized, scripted or of a subclass, have the reason in :attr:`Conversion.skipped`.
+        A :class:`Conversion` for each activation that the rules name. Those that must stay as they are have the reason
+        in :attr:`Conversion.skipped`: parametrized, pruned, quantized, fused, scripted, lazy, of a subclass.
 
     Raises:
         ValueError: a pattern matches no activation, a rule's value or an option is unknown; ``functions=True`` and no

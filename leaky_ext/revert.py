@@ -31,11 +31,10 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
             - None: no change.
         dry_run: change nothing, only return what would be changed.
 
-    A :class:`torch.nn.PReLU` gets the same parameter object, with its bounds applied, under the name `weight`. Hooks,
-    training mode and sharing are kept. A `state_dict` that was saved before still loads, also with ``strict=True``.
-    What cannot be replaced for the reasons that :func:`convert` names is in the result as :attr:`Conversion.skipped`.
-    :class:`torch.nn.PReLU` has no ``inplace``: the input is no longer overwritten, which :attr:`Conversion.note` says.
-    Where a network reads that input again, its outputs change.
+    An nn.PReLU gets the same parameter object, with its bounds applied, under the name `weight`. Hooks, training mode
+    and sharing are kept. A `state_dict` that was saved before still loads, also with ``strict=True``. What cannot be
+    replaced is in the result, as with :func:`convert`. An nn.PReLU has no ``inplace``, which :attr:`Conversion.note`
+    says: a network that reads the input again sees it no longer overwritten, so its outputs change.
 
     Raises:
         ValueError: PyTorch's module cannot compute the same: slopes go with another dimension than 1, `alpha` is not
