@@ -53,6 +53,12 @@ void check_slope(const Tensor& x, const Tensor& alpha) {
   if (!scalar) check_device(x, alpha, "alpha");
 }
 
+static void check_layout(const Tensor& tensor, const char* name) {
+  const at::Layout layout = tensor.layout();
+  TORCH_CHECK_NOT_IMPLEMENTED(layout == at::kStrided || layout == at::kJagged, "leaky_ext: ", name, " has layout ",
+                              layout, ": pass ", name, ".to_dense()");
+}
+
 int64_t mask_bytes(int64_t numel) { return (numel + 7) / 8; }
 
 Formula formula_of(int64_t number) {
@@ -94,8 +100,10 @@ void check_saved(const Tensor& grad, const OptionalTensor& saved, const Optional
 }
 
 void check_arguments(const Tensor& x, const SlopeArg& slope) {
+  check_layout(x, "x");
   dtype_of(x, "x");
   if (!slope.alpha) return;
+  check_layout(*slope.alpha, "alpha");
   check_slope(x, *slope.alpha);
   slope_sizes(x.sizes(), *slope.alpha, slope.channel_dim);
 }

@@ -1,40 +1,46 @@
-"""Shared by `convert` and `revert`: finds activations, chooses among them by rules, and turns one into another."""
+"""What `convert` and `revert` do: find activations, choose by rules, and make each what its rule says, in place."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from fnmatch import filter as filter_names
+from itertools import chain
+from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from .modules import LearnableLeakyReLU, PReLU
+from .modules import Slope, StraightThroughReLU
 
 Rules = Mapping[type[nn.Module] | str, str | None]
-Names = tuple[str, ...]
+Kinds = Mapping[type[nn.Module], Sequence[str]]
+Make = Callable[[Any, str, str], tuple[nn.Module, str, str]]
+"""Of a module, the kind and the name: what it becomes, and what its :class:`Conversion` says of zero and as a note."""
 
-_OPTIONS = (
-    *("num_parameters", "init", "negative_slope", "inplace", "channel_dim", "save", "alpha_bounds", "learnable"),
-    *("alpha", "loads_without"),
-)
-"""The attributes by which these modules, and PyTorch's, differ from any other module."""
+# The attributes by which these modules, and PyTorch's, differ from any other module.
+_OPTIONS = ["num_parameters", "init", "negative_slope", "inplace", "channel_dim", "save", "alpha_bounds"]
+_OPTIONS += ["learnable", "loads_without", "alpha"]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """One activation that :func:`convert` or :func:`revert` replaced, or would replace, or had to leave."""
+    """One activation that :func:`convert` or :func:`revert` replaced, or would replace, or had to leave.
 
-    names: Names
-    """Every name that the model knows it by, more than one where it is shared."""
+    Attributes:
+        names: every name that the model knows it by, more than one if it is shared.
+        before, after: the modules as text.
+        gradient_at_zero: how the gradient at inputs that are exactly 0 changes, for an incoming gradient g.
+        note: what else changes.
+        skipped: why a module that the rules name stays as it is; empty if it was replaced.
+    """
+
+    names: tuple[str, ...]
     before: str
     after: str
     gradient_at_zero: str
-    """How the gradient at inputs that are exactly 0 changes, for an incoming gradient g."""
     note: str = ""
-    """What else changes."""
     skipped: str = ""
-    """Why a module that the rules name stays as it is; empty if it was replaced."""
 
     def __str__(self) -> str:
         names = ", ".join(self.names)
@@ -44,125 +50,122 @@ class Conversion:
         return "; ".join([f"{names}: {self.before} -> {self.after}", zero, *filter(None, [self.note])])
 
 
-class Found(NamedTuple):
-    """An activation, once, with all its names."""
-
-    names: Names
-    module: Any
-    type: type[nn.Module]
-    """The type whose rule it comes under."""
-    skipped: str = ""
-    """Why it cannot be replaced."""
-
-    def stays(self) -> Conversion:
-        return Conversion(self.names, str(self.module), str(self.module), "", skipped=self.skipped)
-
-
-def check_rules(rules: Rules, types: Sequence[type[nn.Module]], kinds: Sequence[str]) -> None:
+def replace(
+    model: nn.Module, rules: Rules, kinds: Kinds, make: Make, calls: Mapping[str, nn.Module], dry_run: bool
+) -> list[Conversion]:
+    """Replace every module of the types in `kinds`, and those of `calls`, by what `make` makes."""
+    every = list(dict.fromkeys(chain(*kinds.values())))
     for key, kind in rules.items():
-        if kind is not None and kind not in kinds:
-            raise ValueError(f"rules[{key!r}] must be {', '.join(map(repr, kinds))} or None, got {kind!r}")
-        if not isinstance(key, str) and key not in types:
-            named = ", ".join(type_.__name__ for type_ in types)
-            raise ValueError(f"rules can name {named} or a pattern, got {key!r}")
+        if kind not in (*every, None):
+            raise ValueError(f"rules[{key!r}] must be {', '.join(map(repr, every))} or None, got {kind!r}")
+        if not isinstance(key, str) and key not in kinds:
+            raise ValueError(f"rules can name {', '.join(t.__name__ for t in kinds)} or a pattern, got {key!r}")
+    found: dict[nn.Module, list[str]] = {}
+    for name, module in [*model.named_modules(remove_duplicate=False), *calls.items()]:
+        if _type(module, kinds) is not None:
+            found.setdefault(module, []).append(name)
+    patterns = [key for key in rules if isinstance(key, str)]
+    for pattern in patterns:
+        if not filter_names(chain(*found.values()), pattern):
+            raise ValueError(f"{pattern!r} matches no activation; there are {[names[0] for names in found.values()]}")
+
+    fused = {child for m in model.modules() if ".intrinsic" in type(m).__module__ for child in m.children()}
+    done, planned = [], []
+    for old, names in found.items():
+        type_ = _type(old, kinds)
+        kind = rules.get(next((pattern for pattern in patterns if filter_names(names, pattern)), type_))
+        if kind is None:
+            continue
+        new, zero, note, skipped = old, "", "", _why_not(old, type_, old in fused)
+        if not skipped:
+            if kind not in kinds[type_]:
+                right = " or ".join(map(repr, kinds[type_]))
+                raise ValueError(f"{names[0]!r} is a {old}: {right} is the rule for it, not {kind!r}")
+            new, zero, note = make(old, kind, names[0])
+            planned.append((old, new))
+        done.append(Conversion(tuple(names), str(old), str(new), zero, note, skipped))
+    if not dry_run:
+        for old, new in planned:
+            _become(old, new)
+        _reset_containers(model, {old for old, _ in planned})
+    return done
 
 
-def check_patterns(rules: Rules, found: Sequence[Found]) -> None:
-    for pattern in rules:
-        if isinstance(pattern, str) and not any(fnmatchcase(name, pattern) for one in found for name in one.names):
-            raise ValueError(f"{pattern!r} matches no activation; there are {[one.names[0] for one in found]}")
+def _type(module: nn.Module, types: Iterable[type[nn.Module]]) -> Any:
+    """That of the types which this is, or is called: scripted and quantized modules have the name of what they were."""
+    names = {type_.__name__ for type_ in type(module).__mro__} | {getattr(module, "original_name", None)}
+    ours, any_of = isinstance(module, Slope), isinstance(module, torch.jit.ScriptModule)
+    return next((t for t in types if t.__name__ in names and (any_of or issubclass(t, Slope) == ours)), None)
 
 
-def rule(rules: Rules, found: Found) -> str | None:
-    """The first pattern that matches one of the names, then the type."""
-    for pattern, kind in rules.items():
-        if isinstance(pattern, str) and any(fnmatchcase(name, pattern) for name in found.names):
-            return kind
-    return rules.get(found.type)
-
-
-def find(model: nn.Module, types: Sequence[type[nn.Module]], besides: type[nn.Module] | tuple[()] = ()) -> list[Found]:
-    """Every module of these types, also those that cannot be replaced, but for instances of `besides`."""
-    found: dict[int, Found] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if id(module) in found:
-            one = found[id(module)]
-            found[id(module)] = one._replace(names=(*one.names, name))
-        elif not isinstance(module, besides):
-            type_ = next((type_ for type_ in types if _is_a(module, type_)), None)
-            if type_ is not None:
-                found[id(module)] = Found((name,), module, type_, _why_not(module, type_))
-    return list(found.values())
-
-
-def _is_a(module: nn.Module, type_: type[nn.Module]) -> bool:
-    """Whether this is one, or is called one: scripted and quantized modules have the name of what they were."""
-    if isinstance(module, type_):
-        return True
-    made_by_torch = isinstance(module, torch.jit.ScriptModule) or ".quantized" in type(module).__module__
-    return made_by_torch and getattr(module, "original_name", type(module).__name__) == type_.__name__
-
-
-def _why_not(module: nn.Module, type_: type[nn.Module]) -> str:
+def _why_not(module: nn.Module, type_: type[nn.Module], is_fused: bool) -> str:
     """Why a module is not replaced; empty if it is."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return "it is scripted: replace it before torch.jit.script"
-    if is_parametrized(module):
-        return "it is parametrized: call torch.nn.utils.parametrize.remove_parametrizations first"
-    if any(name.endswith("_orig") for name in module._parameters):
-        return "its slope is pruned: call torch.nn.utils.prune.remove first"
-    if not isinstance(module, type_):
-        return f"it is a {type(module).__module__}.{type(module).__name__}, which computes in another way"
-    if type(module) is not type_:
-        return f"its type {type(module).__name__} is a subclass of {type_.__name__}, and may compute something else"
-    return ""
+    own, slope = type(module), getattr(module, "slope_name", "weight")
+    is_tensor = isinstance(module, type_) and isinstance(getattr(module, slope, None), Tensor)
+    computed = is_tensor and slope not in module._parameters
+    reasons = {
+        "it is scripted: replace it before torch.jit.script": isinstance(module, torch.jit.ScriptModule),
+        "its slope is computed (parametrized, pruned, weight_norm, FSDP): first call, for example, "
+        "torch.nn.utils.parametrize.remove_parametrizations or prune.remove": computed,
+        f"its type {own.__module__}.{own.__name__} is a subclass of {type_.__name__}, or has its name alone, and may "
+        "compute something else": own is not type_,
+        "it is fused for quantization: replace it before torch.ao.quantization.fuse_modules": is_fused,
+        "its forward was replaced (by accelerate, for example): do so after this": "forward" in vars(module),
+        "its slope has no shape yet: run a forward first": any(map(is_lazy, module.parameters())),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _become(module: nn.Module, new: nn.Module) -> None:
+    """Make `module` what `new` is: its class, options and parameters.
+
+    It stays the same object, so names, sharing, hooks and whatever else refers to it go on.
+    """
+    if isinstance(module, Slope):  # PyTorch's modules know no bounds
+        module.project_()
+        hooks: Any = module._load_state_dict_pre_hooks.values()
+        if not any(isinstance(hook.hook, SlopeKeys) for hook in hooks):
+            module.register_load_state_dict_pre_hook(SlopeKeys())
+    for name in ("weight", *_OPTIONS):
+        module._parameters.pop(name, None)
+        vars(module).pop(name, None)
+    module.__class__ = type(new)
+    vars(module).update({name: value for name, value in vars(new).items() if name in _OPTIONS})
+    for name, parameter in new._parameters.items():
+        module.register_parameter(name, parameter)
+
+
+def _reset_containers(model: nn.Module, changed: set[nn.Module]) -> None:
+    """Take back, or restore, what transformers decided when made: that a fused kernel may compute their ReLU."""
+    for module in reversed(list(model.modules())):  # layers before their encoder
+        if isinstance(module, nn.TransformerEncoderLayer) and module.activation in changed:
+            decided = vars(module).setdefault("_fused_as_made", module.activation_relu_or_gelu)
+            is_relu = isinstance(module.activation, (nn.ReLU, StraightThroughReLU))
+            module.activation_relu_or_gelu = decided if is_relu else 0
+        elif isinstance(module, nn.TransformerEncoder) and not changed.isdisjoint(module.modules()):
+            decided = vars(module).setdefault("_nested_as_made", getattr(module, "use_nested_tensor", False))
+            module.use_nested_tensor = decided and all(layer.activation_relu_or_gelu for layer in module.layers)
 
 
 class SlopeKeys:
-    """A load_state_dict pre-hook that fits the slope in what was saved before `revert`.
+    """A load_state_dict pre-hook of reverted modules, for what was saved before `revert`.
 
-    It does not go into a pickled model, which so loads where there is no leaky_ext.
+    A pickled model is without it, and loads where there is no leaky_ext. What 0.2 pickled makes one, with an argument.
     """
 
-    def __init__(self, fit: Callable[[Any, dict[str, Any], str], None]) -> None:
-        self.fit = fit
+    def __init__(self, fit: None = None) -> None:
+        pass
 
     def __call__(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-        self.fit(module, state_dict, prefix)
+        keys = [] if isinstance(module, Slope) else [prefix + "weight", prefix + "alpha"]
+        for slope in [state_dict.pop(key) for key in keys if key in state_dict]:
+            if isinstance(module, nn.PReLU):
+                state_dict[prefix + "weight"] = slope
+            elif isinstance(module, nn.LeakyReLU) and not slope.is_meta:
+                module.negative_slope = slope.item()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SlopeKeys":
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, ("", "format")  # "".format: called, does nothing
-
-
-def become(module: nn.Module, new: nn.Module) -> None:
-    """Make `module` what `new` is: its class, options and parameters.
-
-    It stays the same object, so names, sharing, hooks and whatever else refers to it go on.
-    """
-    for name in _OPTIONS:
-        vars(module).pop(name, None)
-    for name in ("weight", "alpha"):
-        module._parameters.pop(name, None)
-    module.__class__ = type(new)
-    vars(module).update({name: value for name, value in vars(new).items() if name in _OPTIONS})
-    for name, parameter in new._parameters.items():
-        module.register_parameter(name, parameter)
-    hooks: dict[int, Any] = module._load_state_dict_pre_hooks
-    for key in [key for key, hook in hooks.items() if isinstance(hook.hook, SlopeKeys)]:
-        del hooks[key]
-
-
-def reset_containers(model: nn.Module) -> None:
-    """Take back what transformers decided when they were made: that a fused kernel may compute their ReLU."""
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and _is_leaky(module):
-            module.activation_relu_or_gelu = 0
-        if isinstance(module, nn.TransformerEncoder) and any(_is_leaky(layer) for layer in module.layers):
-            module.use_nested_tensor = module.enable_nested_tensor = False
-
-
-def _is_leaky(layer: nn.Module) -> bool:
-    return isinstance(getattr(layer, "activation", None), (PReLU, LearnableLeakyReLU))
+        return getattr, (contextlib.nullcontext(), "__exit__")  # takes anything, does nothing

@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from .modules import Bounds, Slope
 from .optim import slope_parameters
-from .torch_private import transforms_active
+from .torch_private import is_exporting, is_tracing, transforms_active
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("alpha_min", "alpha_mean", "alpha_max", "grad_norm", "negative", "dead")
+_PANELS = {
+    "alpha_mean": "slope",
+    "grad_norm": "2-norm of the slope's gradient",
+    "negative": "share of negative inputs",
+    "dead": "share of dead units",
+}
 _WATCHED = (Slope, nn.PReLU, nn.LeakyReLU, nn.ReLU)
 
 
@@ -29,16 +36,14 @@ class AlphaMonitor:
 
     - ``step``, counted from 1, and ``name``, the module's;
     - ``alpha_min``, ``alpha_mean``, ``alpha_max``: of the slopes, as the next forward uses them;
-    - ``grad_norm``: 2-norm of the slopes' gradient, of parametrized slopes that of what they are computed from; NaN if
-      there is none;
+    - ``grad_norm``: 2-norm of the gradient of the slopes, or of what they are computed from; NaN if there is none;
     - ``negative``: the share of the input's elements that are negative;
     - ``dead``: the share of units (indices of the channel dimension) whose every input in the batch is negative. Such a
       unit outputs only zeros under ReLU, and learns nothing from this batch.
 
-    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone;
-    forwards under a `torch.func` transform are left out, since what they see is one example, or a copy. The shares
-    cost a pass over the input: `every` thins them out. Numbers travel to the host in the background. No step waits for
-    them; :meth:`rows` and what builds on it do.
+    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone, and
+    not of those that are exported, traced or under a `torch.func` transform. They cost a pass over the input: `every`
+    thins them out. Numbers travel to the host in the background; :meth:`rows` and what builds on it wait for them.
 
     Args:
         model: watch the activations that it has now.
@@ -62,21 +67,15 @@ class AlphaMonitor:
     def __init__(self, model: nn.Module, bounds: Bounds | None = None, every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
-        self.bounds = bounds
-        self.every = every
-        self._step = 0
-        self._due = every == 1
+        self.bounds, self.every = bounds, every
+        self._step, self._due, self._written = 0, every == 1, 0
         self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _WATCHED)}
         # One entry for each module: sums of both shares, and the number of calls.
-        self._sums = {name: torch.zeros(3) for name in self._modules}
-        self._hooks = [
-            module.register_forward_pre_hook(_Hook(self, name), with_kwargs=True)
-            for name, module in self._modules.items()
-        ]
+        self._sums = {name: _zeros("cpu") for name in self._modules}
+        self._hooks = [m.register_forward_pre_hook(_Hook(self, n), with_kwargs=True) for n, m in self._modules.items()]
         self._arriving: deque[tuple[int, Tensor, Any]] = deque()
         self._rows: list[dict[str, Any]] = []
         self._outside: set[str] = set()
-        self._written = 0
 
     def step(self) -> None:
         """Record a step. Call it after backward and before the gradients are set to zero."""
@@ -120,24 +119,19 @@ class AlphaMonitor:
         norm of their gradient, and both shares."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(10, 6), layout="constrained")
-        panels = list(figure.subplots(2, 2, sharex=True).flat)
-        titles = ("slope", "2-norm of the slope's gradient", "share of negative inputs", "share of dead units")
-        rows = self.rows()
-        for name in self._modules:
-            own = [row for row in rows if row["name"] == name]
-            steps = [row["step"] for row in own]
-            for panel, column in zip(panels, ("alpha_mean", "grad_norm", "negative", "dead"), strict=True):
+        figure, rows = Figure(figsize=(10, 6), layout="constrained"), self.rows()
+        figure.supxlabel("step")
+        for panel, (column, title) in zip(figure.subplots(2, 2, sharex=True).flat, _PANELS.items(), strict=True):
+            panel.set_title(title)
+            for name in self._modules:
+                own = [row for row in rows if row["name"] == name]
+                steps = [row["step"] for row in own]
                 (line,) = panel.plot(steps, [row[column] for row in own], label=name)
                 if column == "alpha_mean":
                     band = [[row[c] for row in own] for c in ("alpha_min", "alpha_max")]
                     panel.fill_between(steps, *band, color=line.get_color(), alpha=0.2, linewidth=0)
-        for panel, title in zip(panels, titles, strict=True):
-            panel.set_title(title)
-        for panel in panels[2:]:
-            panel.set_xlabel("step")
         if 0 < len(self._modules) <= 12:
-            panels[0].legend(fontsize="small")
+            figure.axes[0].legend(fontsize="small")
         return figure
 
     def remove(self) -> None:
@@ -146,36 +140,34 @@ class AlphaMonitor:
             hook.remove()
 
     def _observe(self, name: str, module: nn.Module, x: Tensor) -> None:
-        # torch.fx traces a hook along with the module: there is nothing to observe then.
-        # A tensor of a transform must not outlive it.
-        if not (self._due and module.training and isinstance(x, Tensor)) or transforms_active():
+        if not (self._due and module.training and isinstance(x, Tensor)):  # torch.fx calls hooks with proxies
             return
-        x = _local(x.detach())
+        # What is exported or traced must not hold the monitor, nor the monitor a tensor of a transform.
+        if is_exporting() or transforms_active() or (not is_compiling() and is_tracing()):
+            return
+        x = _plain(x.detach(), "to_local")
         if x.numel() == 0:
             return
         negative = ~(x >= 0)
-        channel_dim = getattr(module, "channel_dim", 1)
-        if -x.ndim <= channel_dim < x.ndim:
-            all_negative = negative.movedim(channel_dim, 0).reshape(x.shape[channel_dim], -1).all(1)
-        else:
-            all_negative = negative.all()
-        shares = [negative.sum() / x.numel(), all_negative.sum() / all_negative.numel()]
+        dim = getattr(module, "channel_dim", 1)
+        units = negative.movedim(dim, 0) if -x.ndim <= dim < x.ndim else negative[None]
+        dead = units.reshape(units.shape[0], -1).all(1)
+        shares = [negative.sum() / x.numel(), dead.sum() / dead.numel()]
         if self._sums[name].device != x.device:
-            self._sums[name] = torch.zeros(3, device=x.device)
+            self._sums[name] = _zeros(x.device)
         self._sums[name] += torch.stack([*shares, torch.ones_like(shares[0])])
 
     @torch.no_grad()
     def _numbers(self, name: str, module: nn.Module) -> Tensor:
         sums = self._sums[name]
-        shares = sums[:2] / sums[2]
-        self._sums[name] = torch.zeros_like(sums)
-        alpha = _slope(module)
-        if not isinstance(alpha, Tensor):
-            return torch.cat([sums.new_full((3,), alpha), sums.new_full((1,), float("nan")), shares])
-        values = _whole(alpha).float()
-        grads = [_whole(p.grad).float().flatten() for p in slope_parameters(module) if p.grad is not None]
+        self._sums[name] = _zeros(sums.device)
+        fixed = getattr(module, "negative_slope", 0.0)
+        alpha: Any = module.slope() if isinstance(module, Slope) else getattr(module, "weight", fixed)
+        values = _plain(alpha, "full_tensor").float() if isinstance(alpha, Tensor) else sums.new_full((1,), alpha)
+        grads = [p.grad for p in slope_parameters(module) if p.grad is not None]
+        grads = [_plain(grad, "full_tensor").float().flatten() for grad in grads]
         norm = torch.cat(grads).norm() if grads else values.new_full((), float("nan"))
-        shares = shares.to(values.device, non_blocking=True)
+        shares = (sums[:2] / sums[2]).to(values.device, non_blocking=True)
         return torch.cat([torch.stack([values.min(), values.mean(), values.max(), norm]), shares])
 
     def _collect(self, wait: bool = False) -> None:
@@ -188,9 +180,8 @@ class AlphaMonitor:
                     return
             self._arriving.popleft()
             for name, values in zip(self._modules, numbers.tolist(), strict=True):
-                row = {"step": step, "name": name} | dict(zip(COLUMNS, values, strict=True))
-                self._rows.append(row)
-                self._warn(row)
+                self._rows.append({"step": step, "name": name} | dict(zip(COLUMNS, values, strict=True)))
+                self._warn(self._rows[-1])
 
     def _warn(self, row: dict[str, Any]) -> None:
         """Once when a slope goes astray, and again only after it has come back."""
@@ -209,8 +200,7 @@ class _Hook:
     """Looks at the input of one activation. In a copy of the model, or in a saved one, it does nothing."""
 
     def __init__(self, monitor: AlphaMonitor | None, name: str) -> None:
-        self.monitor = monitor
-        self.name = name
+        self.monitor, self.name = monitor, name
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.monitor is not None:
@@ -220,20 +210,12 @@ class _Hook:
         return _Hook, (None, self.name)
 
 
-def _slope(module: nn.Module) -> Tensor | float:
-    """The slope that forward uses."""
-    if isinstance(module, Slope):
-        return module.slope()
-    if isinstance(module, nn.PReLU):
-        return module.weight
-    return float(module.negative_slope) if isinstance(module, nn.LeakyReLU) else 0.0
+@torch.inference_mode(False)
+def _zeros(device: Any) -> Tensor:
+    """Sums that later forwards can add to, which inference tensors are not."""
+    return torch.zeros(3, device=device)
 
 
-def _local(x: Tensor) -> Tensor:
-    """This rank's part of a DTensor."""
-    return x.to_local() if hasattr(x, "to_local") else x
-
-
-def _whole(x: Tensor) -> Tensor:
-    """All of a DTensor, gathered."""
-    return x.full_tensor() if hasattr(x, "full_tensor") else x
+def _plain(x: Any, method: str) -> Tensor:
+    """Of a DTensor what its `method` returns: this rank's part, or all of it; any other tensor as it is."""
+    return getattr(x, method)() if hasattr(x, method) else x

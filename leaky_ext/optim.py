@@ -38,7 +38,7 @@ def parameter_groups(
 
 
 def slope_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a module's slopes, or, if those are parametrized or pruned, what they are computed from."""
-    if isinstance(module, Slope):
-        return list(module.slope_parameters().values())
-    return list(module.parameters()) if isinstance(module, nn.PReLU) else []
+    """A module's slopes, or, if they are parametrized or pruned, the parameters that they are computed from."""
+    if not isinstance(module, (Slope, nn.PReLU)):
+        return []
+    return [p for name, p in module.named_parameters() if "." not in name or name.startswith("parametrizations.")]

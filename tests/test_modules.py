@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from leaky_ext import LearnableLeakyReLU, StraightThroughReLU, reference
+from leaky_ext import LearnableLeakyReLU, PReLU, StraightThroughReLU, learnable_leaky_relu, reference
 
 
 def bounded(**kwargs):
@@ -169,6 +169,46 @@ def test_functional_call_uses_the_given_slopes():
     slopes = {"alpha": torch.full((4,), 0.7)}
     expected = reference.learnable_leaky_relu(x, slopes["alpha"])
     torch.testing.assert_close(torch.func.functional_call(module, slopes, (x,)), expected)
+
+
+def test_scripting_says_what_to_do():
+    with pytest.raises(RuntimeError, match=r"LearnableLeakyReLU.*call leaky_ext\.revert first, or torch\.jit\.trace"):
+        torch.jit.script(nn.Sequential(LearnableLeakyReLU()))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("to", ["to_mkldnn", "to_sparse", "to_sparse_csr"])
+@pytest.mark.parametrize("module", [LearnableLeakyReLU(), PReLU(4, alpha_bounds=(0, 1)), StraightThroughReLU()])
+def test_tensors_that_are_not_strided_say_what_to_do(module, to):
+    x = getattr(torch.randn(3, 4), to)()
+    with pytest.raises(NotImplementedError, match=r"leaky_ext: x has layout .*: pass x\.to_dense\(\)"):
+        module(x)
+    with pytest.raises(NotImplementedError, match=r"leaky_ext: alpha has layout .*: pass alpha\.to_dense\(\)"):
+        learnable_leaky_relu(torch.randn(3, 4), x)
+
+
+def test_a_subclass_prints_its_own_name():
+    class Own(PReLU):
+        pass
+
+    assert repr(PReLU()) == "leaky_ext.PReLU(num_parameters=1)" and repr(Own()) == "Own(num_parameters=1)"
+
+
+@pytest.mark.parametrize("make", [PReLU, LearnableLeakyReLU, functools.partial(StraightThroughReLU, learnable=True)])
+def test_models_stacked_for_vmap(make):
+    models = [nn.Sequential(nn.Linear(4, 4), make(num_parameters=4)) for _ in range(3)]
+    parameters, buffers = torch.func.stack_module_state(models)
+    base, x = copy.deepcopy(models[0]).to("meta"), torch.randn(5, 4)
+
+    def call(parameters):
+        one = lambda p, b: torch.func.functional_call(base, (p, b), (x,))  # noqa: E731
+        return torch.vmap(one)(parameters, buffers)
+
+    torch.testing.assert_close(call(parameters), torch.stack([model(x) for model in models]))
+    grads = torch.func.grad(lambda p: call(p).square().sum())(parameters)
+    torch.stack([model(x) for model in models]).square().sum().backward()
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, torch.stack([model.get_parameter(name).grad for model in models]))
 
 
 class TestBounds:

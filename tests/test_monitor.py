@@ -265,6 +265,24 @@ def test_a_model_without_activations():
     assert monitor.rows() == [] and monitor.plot().axes
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_after_inference_mode(compiled):
+    torch._dynamo.reset()
+    layer = nn.Sequential(LearnableLeakyReLU())
+    monitor = AlphaMonitor(layer)
+    call = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
+    for step in range(3):
+        with torch.inference_mode(step == 0):
+            call(torch.ones(2, 2))
+            monitor.step()
+    assert [row["negative"] for row in monitor.rows()] == [0.0] * 3
+    elsewhere = nn.Sequential(LearnableLeakyReLU(device="meta"))
+    AlphaMonitor(elsewhere)
+    for inference in (True, False):
+        with torch.inference_mode(inference):  # the sums are made anew on the input's device
+            assert elsewhere(torch.ones(2, 2, device="meta")).is_meta
+
+
 def test_transforms_are_left_out():
     layer = nn.Sequential(LearnableLeakyReLU(4))
     monitor = AlphaMonitor(layer)

@@ -1,32 +1,60 @@
-"""Forward writes to nothing but its output: outputs, gradients, parameters and buffers equal those of the formula."""
+"""Forward writes to nothing but its output: outputs, gradients, parameters and buffers equal those of the formula.
 
+One matrix: modules x layers around them x how they are run x training mode. The twin is the plain formula, eager.
+"""
+
+import contextlib
 import copy
+import itertools
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
-from torch.nn.utils import prune
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
 
-from leaky_ext import AlphaMonitor, LearnableLeakyReLU, PReLU, StraightThroughReLU, convert, parameter_groups, reference
+from leaky_ext import AlphaMonitor, LearnableLeakyReLU, PReLU, StraightThroughReLU, reference
 
-OUTSIDE = {"init": 0.5, "alpha_bounds": (0.1, 0.3)}
+BOUNDS = (0.1, 0.3)
+OUTSIDE = {"init": 0.5, "alpha_bounds": BOUNDS}
 MODULES = {
     "PReLU": lambda: PReLU(4),
     "PReLU, bounded": lambda: PReLU(4, **OUTSIDE),
     "learnable": lambda: LearnableLeakyReLU(4, 0.25),
     "learnable, bounded": lambda: LearnableLeakyReLU(4, **OUTSIDE),
     "straight-through": lambda: StraightThroughReLU(0.25, True, 4),
-    "straight-through, bounded": lambda: StraightThroughReLU(0.5, True, 4, alpha_bounds=(0.1, 0.3)),
+    "straight-through, bounded": lambda: StraightThroughReLU(0.5, True, 4, alpha_bounds=BOUNDS),
 }
+SMOKE = ("learnable, bounded", True)
+
+
+class Inside(torch.autograd.Function):
+    """A clamp whose gradient is 0 only if it leads further out."""
+
+    @staticmethod
+    def forward(ctx, slope, low, high):
+        ctx.save_for_backward(slope)
+        ctx.bounds = low, high
+        return slope.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (slope,), (low, high) = ctx.saved_tensors, ctx.bounds
+        further_out = ((slope > high) & (grad < 0)) | ((slope < low) & (grad > 0))
+        return torch.where(further_out, 0.0, grad), None, None
 
 
 class Formula(nn.Module):
-    """What a module should compute, in plain PyTorch, with the same parameters."""
+    """What a module should compute, in plain PyTorch, with the same parameters. Exporters get a plain clamp."""
 
-    def __init__(self, module):
+    def __init__(self, module, plain_clamp=False):
         super().__init__()
         self.of = [module]
+        self.plain_clamp = plain_clamp
         for name, parameter in module.named_parameters():
             self.register_parameter(name, parameter)
 
@@ -34,7 +62,7 @@ class Formula(nn.Module):
         (module,) = self.of
         slope = getattr(self, module.slope_name)
         if module.alpha_bounds is not None:
-            slope = slope.clamp(*module.alpha_bounds)
+            slope = slope.clamp(*BOUNDS) if self.plain_clamp else Inside.apply(slope, *BOUNDS)
         if isinstance(module, StraightThroughReLU):
             return reference.straight_through_relu(x, slope)
         return reference.learnable_leaky_relu(x, slope)
@@ -43,11 +71,11 @@ class Formula(nn.Module):
 class Net(nn.Module):
     """The layers that write to buffers of their own, around an activation."""
 
-    def __init__(self, act):
+    def __init__(self, act, without=()):
         super().__init__()
         self.register_buffer("calls", torch.zeros(()))
-        self.norm = nn.BatchNorm1d(4)
-        self.linear = spectral_norm(nn.Linear(4, 4))
+        self.norm = nn.Identity() if "BatchNorm" in without else nn.BatchNorm1d(4)
+        self.linear = nn.Linear(4, 4) if "spectral_norm" in without else spectral_norm(nn.Linear(4, 4))
         self.act = act
 
     def forward(self, x):
@@ -57,6 +85,28 @@ class Net(nn.Module):
 
 def snapshot(model):
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def twin_of(model, plain_clamp=False):
+    twin = copy.deepcopy(model)
+    twin.act = Formula(twin.act, plain_clamp)
+    return twin
+
+
+def outcome(call, model, x):
+    """Output, gradients and state after a call; names are those of the model alone."""
+    leaf = x.clone().requires_grad_()
+    y = call(leaf)
+    y.square().sum().backward()
+    whole = FullyShardedDataParallel.summon_full_params if isinstance(model, FullyShardedDataParallel) else None
+    with whole(model, with_grads=True) if whole else contextlib.nullcontext():
+        parameters = {n: p.grad for n, p in model.named_parameters()}
+        state = {n: t.detach().clone() for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    return y.detach(), leaf.grad, parameters, state
+
+
+def assert_same(got, expected):
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def functional(model):
@@ -69,33 +119,92 @@ RUNS = {
     "aot_eager": lambda model: torch.compile(model, backend="aot_eager"),
     "inductor": lambda model: torch.compile(model, backend="inductor"),
     "functional_call": functional,
+    "checkpoint": lambda model: lambda x: checkpoint(model, x, use_reentrant=False),
+    "reentrant checkpoint": lambda model: lambda x: checkpoint(model, x, use_reentrant=True),
+}
+# What counts calls is called twice under a checkpoint. Inductor's gradient of a spectral norm differs from the eager
+# one with PyTorch's own activations too.
+RUN_THE_TWIN_TOO = ("inductor", "checkpoint", "reentrant checkpoint")
+
+
+def cells(runs, slow=()):
+    """run x module x training; cells of slow runs are marked, but for one of each."""
+    params = []
+    for run, name, training in itertools.product(runs, MODULES, (True, False)):
+        marks = [pytest.mark.slow] if run in slow and (name, training) != SMOKE else []
+        params.append(
+            pytest.param(run, name, training, marks=marks, id=f"{run}-{name}-{'train' if training else 'eval'}")
+        )
+    return params
+
+
+def monitored(cell):
+    """The same with an AlphaMonitor, which looks at forwards in training alone."""
+    return pytest.param(*cell.values[:3], True, marks=cell.marks, id=f"{cell.id}-monitored")
+
+
+PLAIN = [pytest.param(*cell.values, False, marks=cell.marks, id=cell.id) for cell in cells(RUNS, slow=["inductor"])]
+
+
+@pytest.mark.parametrize("run, name, training, is_monitored", PLAIN + [monitored(c) for c in PLAIN if c.values[2]])
+def test_everything_is_as_the_formula_leaves_it(run, name, training, is_monitored):
+    torch._dynamo.reset()
+    model = Net(MODULES[name]()).train(training)
+    twin = twin_of(model)
+    if is_monitored:
+        AlphaMonitor(model)
+    before, x = snapshot(model.act), torch.randn(8, 4)
+    got = outcome(RUNS[run](model), model, x)
+    assert_same(got, outcome(RUNS[run](twin) if run in RUN_THE_TWIN_TOO else twin, twin, x))
+    for key, tensor in snapshot(model.act).items():
+        assert torch.equal(tensor, before[key])
+
+
+@pytest.fixture(scope="module")
+def process_group():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def ema(model):
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+    averaged.train(model.training)
+    for _ in range(2):
+        averaged.update_parameters(model)
+    return averaged, averaged.module
+
+
+def wrapped(model, kind, **options):
+    wrapper = kind(model, **options)
+    return wrapper, wrapper if kind is FullyShardedDataParallel else wrapper.module
+
+
+WRAPPERS = {
+    "EMA": ema,
+    "DataParallel": lambda model: wrapped(model, DataParallel),
+    "DDP": lambda model: wrapped(model, DistributedDataParallel),
+    "FSDP1": lambda model: wrapped(
+        model, FullyShardedDataParallel, device_id=torch.device("cpu"), use_orig_params=True
+    ),
 }
 
 
-@pytest.mark.parametrize("monitored", [False, True])
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("run", [pytest.param(r, marks=pytest.mark.slow) if r == "inductor" else r for r in RUNS])
-@pytest.mark.parametrize("name", MODULES)
-def test_everything_is_as_the_formula_leaves_it(name, run, training, monitored):
-    torch._dynamo.reset()
+@pytest.mark.filterwarnings("ignore:FSDP is switching")
+@pytest.mark.filterwarnings("ignore:.*FullyShardedDataParallel")
+@pytest.mark.parametrize("run, name, training", cells(WRAPPERS))
+def test_wrapped(run, name, training, process_group):
     model = Net(MODULES[name]()).train(training)
-    twin = copy.deepcopy(model)
-    twin.act = Formula(twin.act)
-    if monitored:
-        AlphaMonitor(model)
-    before = snapshot(model.act)
-    x = torch.randn(8, 4)
-    results = []
-    for one in (model, twin):
-        leaf = x.clone().requires_grad_()
-        # Inductor's gradient of a spectral norm differs from the eager one with PyTorch's own activations too.
-        y = (RUNS[run](one) if one is model or run == "inductor" else one)(leaf)
-        y.square().sum().backward()
-        grads = {n: p.grad for n, p in one.named_parameters() if not n.startswith("act.")}
-        results.append((y.detach(), leaf.grad, grads, snapshot(one)))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
-    for key, tensor in snapshot(model.act).items():
-        assert torch.equal(tensor, before[key])
+    twin, before, x = twin_of(model), snapshot(model.act), torch.randn(8, 4)
+    call, module = WRAPPERS[run](model)
+    y, grad, grads, state = outcome(call, module, x)
+
+    def plain(tensors):
+        return {name.removeprefix("_fsdp_wrapped_module."): tensor for name, tensor in tensors.items()}
+
+    assert_same((y, grad, plain(grads), plain(state)), outcome(twin, twin, x))
+    after = {name.removeprefix("act."): t for name, t in plain(state).items() if name.startswith("act.")}
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
 
 
 @pytest.mark.parametrize("run", ["eager", "aot_eager", "vmap of grad"])
@@ -105,7 +214,7 @@ def test_everything_is_as_the_formula_leaves_it(name, run, training, monitored):
 def test_the_gradient_leads_back_in(start, sign, passes, run):
     """For loss = sign * y at x == -1 and descent: d(loss)/d(alpha) is -sign, so sign == 1 raises the slope."""
     torch._dynamo.reset()
-    module = LearnableLeakyReLU(init=start, alpha_bounds=(0.1, 0.3))
+    module = LearnableLeakyReLU(init=start, alpha_bounds=BOUNDS)
 
     def loss(alpha, x):
         return (-sign * torch.func.functional_call(module, {"alpha": alpha}, (x,))).sum()
@@ -118,103 +227,3 @@ def test_the_gradient_leads_back_in(start, sign, passes, run):
     call = module if run == "eager" else torch.compile(module, backend=run, fullgraph=True)
     (-sign * call(x)).sum().backward()
     assert module.alpha.grad.item() == 3 * sign * passes
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("form", ["export", "strict export", "decomposed", "onnx", "legacy onnx", "trace and freeze"])
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", MODULES)
-def test_exported(name, training, form, tmp_path):
-    module = MODULES[name]().train(training)
-    x = torch.randn(8, 4)
-    expected = Formula(module)(x).detach()
-    if form in ("export", "strict export", "decomposed"):
-        program = torch.export.export(module, (x,), strict=form == "strict export")
-        program = program.run_decompositions() if form == "decomposed" else program
-        y = program.module()(x)
-    elif form == "trace and freeze":
-        y = torch.jit.freeze(torch.jit.trace(module.eval(), x))(x)
-    else:
-        runtime = pytest.importorskip("onnxruntime")
-        path = str(tmp_path / "module.onnx")
-        torch.onnx.export(module.eval(), (x,), path, dynamo=form == "onnx")
-        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        y = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
-    torch.testing.assert_close(y.detach(), expected)
-
-
-def test_a_converted_prelu_keeps_its_name_type_and_checkpoints():
-    model = nn.Sequential(nn.Linear(4, 4), nn.PReLU(4))
-    state, act, weight = copy.deepcopy(model.state_dict()), model[1], model[1].weight
-    convert(model)
-    assert model[1] is act and act.weight is weight and isinstance(act, nn.PReLU) and type(act) is PReLU
-    assert list(model.state_dict()) == list(state)
-    model.load_state_dict(state)
-    state["1.alpha"] = state.pop("1.weight") + 1  # as 0.2 saved it
-    model.load_state_dict(state)
-    assert torch.equal(act.weight, state["1.alpha"])
-
-
-def test_a_transformer_encoder_with_a_padding_mask():
-    layer = nn.TransformerEncoderLayer(8, 2, 16, activation=nn.ReLU(), batch_first=True)
-    model = nn.TransformerEncoder(layer, 2).eval()
-    convert(model, {nn.ReLU: "learnable"}, alpha=5.0)
-    x, mask = torch.randn(2, 3, 8), torch.tensor([[False, False, True], [False, False, False]])
-    expected = model(x.clone().requires_grad_(), src_key_padding_mask=mask)
-    with torch.no_grad():
-        torch.testing.assert_close(model(x, src_key_padding_mask=mask), expected)
-
-
-class Own(nn.PReLU):
-    pass
-
-
-def pruned():
-    module = nn.PReLU(4)
-    prune.l1_unstructured(module, "weight", 1)
-    return module
-
-
-def parametrized(module=None):
-    module = module or nn.PReLU(4)
-    torch.nn.utils.parametrize.register_parametrization(module, "weight", nn.Softplus())
-    return module
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "make, words",
-    [
-        (Own, "subclass of PReLU"),
-        (pruned, "pruned"),
-        (parametrized, "parametrized"),
-        (lambda: torch.jit.script(nn.PReLU()), "scripted"),
-        (lambda: torch.ao.nn.quantized.PReLU(1.0, 0), "quantized"),
-    ],
-)
-def test_what_cannot_be_converted_is_named(make, words):
-    model = nn.Sequential(make())
-    kind = type(model[0])
-    (change,) = convert(model)
-    assert words in change.skipped and change.names == ("0",) and "stays" in str(change)
-    assert type(model[0]) is kind and convert(model, {nn.PReLU: None}) == []
-
-
-def test_a_parametrized_slope_in_the_tools():
-    module = parametrized(PReLU(4, alpha_bounds=(0.0, 2.0)))
-    (group,) = parameter_groups(nn.Sequential(module), weight_decay=0.1)
-    assert group["weight_decay"] == 0.0
-    monitor = AlphaMonitor(module)
-    module(-torch.ones(2, 4)).sum().backward()
-    monitor.step()
-    (row,) = monitor.rows()
-    assert row["grad_norm"] == pytest.approx(module.parametrizations.weight.original.grad.norm().item())
-    with pytest.raises(RuntimeError, match="computed from other parameters"):
-        module.project_()
-
-
-def test_a_module_that_an_older_torch_pickled():
-    model = nn.Sequential(nn.PReLU(4))
-    del vars(model[0])["init"]
-    convert(model)
-    assert type(model[0]) is PReLU and model(torch.ones(2, 4)).shape == (2, 4)
