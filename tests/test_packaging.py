@@ -113,13 +113,18 @@ def test_pip_install_builds_against_the_installed_torch(tmp_path, source, pip, c
     environment = Environment(tmp_path / "venv", "torch", pip=pip)
     compiler = compile_once if pip == "pip==26.0" else {}
     said = environment.pip("install", "-v", "--no-deps", source, FORCE_CUDA="0", **compiler)
-    assert f"leaky_ext: building the CPU kernels against torch {torch.__version__}: FORCE_CUDA=0" in said
+    what = f"the CPU kernels against torch {torch.__version__}: FORCE_CUDA=0"
+    assert said.index(f"leaky_ext: building {what}") < said.index(f"leaky_ext: built {what}")
     package = environment.imported_from()
     assert package == environment.site / "leaky_ext"
     assert f"Requires-Dist: torch=={MINOR}.*" in next(environment.site.glob("leaky_ext-*/METADATA")).read_text()
     assert sum(file.stat().st_size for file in package.rglob("*")) < 2 * 2**20
 
+    show = "import leaky_ext; print(leaky_ext.show_config())"
+    assert "reason:    FORCE_CUDA=0" in run(environment.python, "-c", show)
     data = package / "_build.py"
+    data.write_text("".join(line for line in data.read_text().splitlines(True) if "WHY" not in line))
+    assert "reason:    unknown" in run(environment.python, "-c", show)
     data.write_text(data.read_text().replace(torch.__version__, "1.13.1"))
     message = run(environment.python, "-c", "import leaky_ext", check=False)
     assert "ImportError" in message and "1.13.1" in message and torch.__version__ in message
@@ -208,9 +213,12 @@ def test_forced_cuda_without_cuda_in_torch_is_said_so(source):
     assert "FORCE_CUDA=1, but this torch has no CUDA" in build(source, False, FORCE_CUDA="1")
 
 
-@pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA")
-def test_forced_cuda_without_nvcc_is_said_so(source, tmp_path):
-    assert f"FORCE_CUDA=1, but no nvcc in {tmp_path}" in build(source, False, FORCE_CUDA="1", CUDA_HOME=str(tmp_path))
+@pytest.mark.skipif(_build.WITH_CUDA, reason="this build has CUDA kernels")
+def test_a_build_without_cuda_says_how_to_get_it():
+    """A CUDA tensor takes a GPU: the kernel that stands in for CUDA's is called with a tensor of the CPU."""
+    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    with pytest.raises(RuntimeError, match=r"show_config\(\) says why.*FORCE_CUDA=1 pip install --force-reinstall"):
+        torch.ops.leaky_ext.forward.default.redispatch(cuda, torch.ones(3), None, 0.1, 1, 0)
 
 
 @pytest.mark.parametrize(
