@@ -255,11 +255,30 @@ def test_a_clone_serves_the_installed_package(source, tmp_path):
     assert run(environment.python, "-c", where, cwd=source).strip().startswith(str(environment.site))
     assert "operators" in run(environment.python, "-m", "benchmarks", "run", "--help", cwd=source)
 
+    edited = source / "leaky_ext" / "modules.py"
+    edited.write_text(edited.read_text() + "\n")
+    (source / "leaky_ext" / "added.py").touch()
+    message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
+    assert f"added.py, modules.py in {source / 'leaky_ext'} differs from what is installed in {package}" in message
+    assert f"run `pip install .` in {source}" in message
+
     project = source / "pyproject.toml"
     project.write_text(project.read_text().replace(f'version = "{_build.VERSION}"', 'version = "77.0"'))
     message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
     assert f"leaky_ext {_build.VERSION} is installed in {environment.site}" in message
     assert f"{source / 'leaky_ext'} holds the sources of 77.0: run `pip install .` in {source}" in message
+
+
+@pytest.mark.slow
+def test_a_package_of_bytecode_alone(tmp_path):
+    """As some applications are shipped: compiled by `compileall -b`, and the .py files removed."""
+    package = tmp_path / "leaky_ext"
+    shutil.copytree(Path(_build.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "compileall", "-q", "-b", package)
+    for file in package.glob("*.py"):
+        file.unlink()
+    said = run(sys.executable, ROOT / "tests" / "call_each.py", PYTHONPATH=str(tmp_path), cwd=tmp_path)
+    assert said.splitlines()[-1] == str(package / "__init__.pyc")
 
 
 def test_the_version_stands_in_pyproject_alone():
