@@ -8,6 +8,7 @@ import atexit
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -64,6 +65,13 @@ def require_compiler():
         raise SystemExit("leaky_ext: no Python.h: install Python's headers (Debian, Ubuntu: apt install python3-dev)")
 
 
+def openmp():
+    """Returns the flag for OpenMP, [] if the compiler has none: then the CPU kernels run on the calling thread alone."""
+    program = "#include <omp.h>\nint main() { return omp_get_max_threads(); }"
+    command = [*shlex.split(os.environ.get("CXX", "c++")), "-fopenmp", "-x", "c++", "-", "-o", os.devnull]
+    return ["-fopenmp"] if subprocess.run(command, input=program, capture_output=True, text=True).returncode == 0 else []
+
+
 def extension():
     """The extension and the command that builds it, for the torch that can be imported."""
     if torch is None:
@@ -94,15 +102,18 @@ def extension():
         [name for name in sources if with_cuda or not name.endswith(".cu")],
         include_dirs=[str(Path("csrc").resolve())],
         define_macros=macros + [("LEAKY_WITH_CUDA", None)] * with_cuda,
-        extra_compile_args={"cxx": ["-O3", "-g0", "-fopenmp", "-fvisibility=hidden"], "nvcc": ["-O3"]},
-        extra_link_args=["-fopenmp"],
+        extra_compile_args={"cxx": ["-O3", "-g0", "-fvisibility=hidden"], "nvcc": ["-O3"]},
     )
 
     class Build(BuildExtension):
         def run(self):
             require_compiler()
+            threads = openmp()
+            ext.extra_compile_args["cxx"] += threads
+            ext.extra_link_args += threads
             kernels = f"CPU and CUDA ({architectures})" if with_cuda else "CPU"
-            what = f"the {kernels} kernels against torch {torch.__version__}: {why}"
+            reason = why if threads else f"{why}. {os.environ.get('CXX', 'c++')} has no OpenMP: one thread on the CPU"
+            what = f"the {kernels} kernels against torch {torch.__version__}: {reason}"
             print(f"leaky_ext: building {what}", flush=True)
             self.force = True  # an old build may be of another torch; ninja knows what is still good
             if with_cuda:
@@ -112,7 +123,7 @@ def extension():
             atexit.register(print, f"leaky_ext: built {what}", flush=True)  # last, after pages of compilers' output
             facts = f'VERSION = "{self.distribution.get_version()}"\nTORCH = "{torch.__version__}"\n'
             Path(self.get_ext_fullpath(ext.name)).with_name("_build.py").write_text(
-                f"# Written by setup.py.\n{facts}WITH_CUDA = {with_cuda}\nWHY = {why!r}\n"
+                f"# Written by setup.py.\n{facts}WITH_CUDA = {with_cuda}\nWHY = {reason!r}\n"
             )
 
     return ext, Build

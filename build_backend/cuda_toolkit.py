@@ -1,6 +1,6 @@
 """Finds CUDA's toolkit, or names the packages of PyPI that make one.
 
-`python build_backend/cuda_toolkit.py` prints them for pip, of the CUDA version that torch was built with.
+`python build_backend/cuda_toolkit.py` prints what a build without isolation needs, these packages among it.
 """
 
 import os
@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 USUAL = "/usr/local/cuda"
@@ -17,8 +18,13 @@ def packages(cuda):
     """Returns the requirements that install a toolkit as nvidia/cu13 in site-packages. Before CUDA 13 none has nvcc.
 
     It is one: the package cuda-toolkit pins its parts, whose version numbers differ (cccl of CUDA 13.5 is 13.3.5).
+    torch's wheels pin it too: where it is installed, its version stays as it is.
     """
-    return [f"cuda-toolkit[cccl,crt,cudart,nvcc,nvvm]=={cuda}.*"] if int(cuda.split(".")[0]) >= 13 else []
+    if int(cuda.split(".")[0]) < 13:
+        return []
+    here = [dist.version for dist in distributions(name="cuda-toolkit")]
+    version = here[0] if here and here[0].startswith(f"{cuda}.") else f"{cuda}.*"
+    return [f"cuda-toolkit[cccl,crt,cudart,nvcc,nvvm]=={version}"]
 
 
 def version_of(home):
@@ -70,6 +76,11 @@ def link_runtime(home, folder):
 
 
 if __name__ == "__main__":
+    import tomllib
+
     import torch
 
-    print(*(packages(torch.version.cuda) if torch.version.cuda else []))
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    version, cuda = torch.__version__.partition("+")[0], torch.version.cuda
+    print(f"torch=={version}", *project["build-system"]["requires"], sep="\n")  # torch stays as it is
+    print(*(packages(cuda) if cuda and not find(cuda) else []))

@@ -54,6 +54,14 @@ def test_cuda_13_without_a_toolkit_asks_for_its_own_version(backend: ModuleType)
     assert backend.cuda_packages("13.2") == [TOOLKIT[0].replace("13.0", "13.2")]
 
 
+def test_the_version_that_torch_pins_is_kept(backend: ModuleType, tmp_path: Path) -> None:
+    metadata = tmp_path / "site-packages" / "cuda_toolkit-13.0.2.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: cuda-toolkit\nVersion: 13.0.2\n")
+    assert backend.cuda_packages("13.0") == [TOOLKIT[0].replace("13.0.*", "13.0.2")]
+    assert backend.cuda_packages("13.2") == [TOOLKIT[0].replace("13.0", "13.2")]
+
+
 @pytest.mark.parametrize("place", ["CUDA_HOME", "CUDA_PATH", "PATH", "USUAL", "site-packages"])
 def test_a_toolkit_is_preferred_wherever_it_is(
     backend: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
@@ -178,6 +186,14 @@ def test_forced_cuda_without_nvcc_is_said_so(python: Path, tmp_path: Path) -> No
     variables = isolated(tmp_path / "overlay") | {"FORCE_CUDA": "1"}
     done = subprocess.run([python, "setup.py", "build_ext"], cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
     assert "FORCE_CUDA=1, but no nvcc of CUDA 99, which this torch has, was found" in done.stderr
+
+
+def test_what_a_build_without_isolation_needs_is_printed() -> None:
+    """To be piped into `uv pip install -r -`."""
+    command = [sys.executable, "build_backend/cuda_toolkit.py"]
+    said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    assert {f"torch=={torch.__version__.partition('+')[0]}", "ninja", "pybind11"} <= set(said)
+    assert torch.version.cuda or not any("cuda" in requirement for requirement in said)
 
 
 @pytest.mark.parametrize("pinned", [True, False])
