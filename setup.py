@@ -66,10 +66,11 @@ def require_compiler():
 
 
 def openmp():
-    """Returns the flag for OpenMP, [] if the compiler has none: then the CPU kernels run on the calling thread alone."""
+    """Returns the flag for OpenMP, [] if the compiler has none: then the CPU kernels run on one thread."""
     program = "#include <omp.h>\nint main() { return omp_get_max_threads(); }"
     command = [*shlex.split(os.environ.get("CXX", "c++")), "-fopenmp", "-x", "c++", "-", "-o", os.devnull]
-    return ["-fopenmp"] if subprocess.run(command, input=program, capture_output=True, text=True).returncode == 0 else []
+    has_it = subprocess.run(command, input=program, capture_output=True, text=True).returncode == 0
+    return ["-fopenmp"] if has_it else []
 
 
 def extension():
