@@ -25,7 +25,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 CUDA_TOOLS := $(if $(and $(shell command -v nvcc),$(shell command -v cuobjdump)),,$(CUDA)/.installed)
 export PATH := $(PATH):$(abspath $(CUDA))/nvidia/cu13/bin
 .PHONY: help bench test test-slow dev lint types format docs cuda-compile cpp aarch64 matrix sanitize sanitize-kernels \
-  fuzz coverage gpu-check requirements sbom clean
+  fuzz coverage gpu-check requirements wheel sbom clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -85,6 +85,9 @@ coverage: $(INSTALLED)  ## lines covered, Python and C++
 
 gpu-check:  ## everything that needs a GPU; installs nothing, so PYTHON must have torch and what the tests need
 	$(PYTHON) scripts/gpu_check.py
+
+wheel: $(INSTALLED)  ## one wheel for every torch that is supported, with CUDA kernels if FORCE_CUDA=1: build/wheel
+	$(BIN)/python scripts/wheel.py
 
 sbom: $(INSTALLED)  ## a CycloneDX bill of what is installed here: build/sbom.json
 	mkdir -p build && $(BIN)/cyclonedx-py environment $(BIN)/python -o build/sbom.json

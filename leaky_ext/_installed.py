@@ -1,6 +1,8 @@
-"""In a clone that nothing was built in, points the package at the installed one, which the folder here shadows.
+"""Points the package at its native module, where that is not beside this file.
 
-So `python -c "import leaky_ext"` and `python -m benchmarks` work in the clone after `pip install .`.
+A wheel for several versions of torch has one for each, in for_torch. In a clone that nothing was built in it is the
+installed package's, which the folder here shadows: after `pip install .`, `python -c "import leaky_ext"` and
+`python -m benchmarks` work in the clone.
 """
 
 from __future__ import annotations
@@ -45,8 +47,24 @@ def edited(installed: Path) -> list[str]:
     return sorted(name for name in names if contents(PACKAGE, name) != contents(installed, name))
 
 
+def choose() -> None:
+    """Chooses, in a wheel for several versions of torch, the native module for the one that is running."""
+    import torch
+
+    minor, built = ".".join(torch.__version__.split(".")[:2]), PACKAGE / "for_torch"
+    if not (built / minor).is_dir():
+        versions = sorted((folder.name for folder in built.iterdir()), key=lambda name: int(name.split(".")[1]))
+        raise ImportError(
+            f"this wheel of leaky_ext is for torch {', '.join(versions)}, but torch {torch.__version__} is running: "
+            "install one of these, or build leaky_ext from its sources in this environment (pip install . in a clone)"
+        )
+    sys.modules[__package__].__path__.insert(0, str(built / minor))
+
+
 def find() -> None:
     """Raises ImportError if nothing is installed, or if it was built from other sources than those here."""
+    if (PACKAGE / "for_torch").is_dir():
+        choose()
     if find_spec(f"{__package__}._build"):  # asks the importer: an application may hold no files, or bytecode alone
         return
     found = installed_build()
