@@ -131,6 +131,33 @@ def test_pip_install_builds_against_the_installed_torch(tmp_path, source, pip, c
 
 
 @pytest.mark.slow
+def test_pip_install_builds_against_a_torch_behind_a_pth_file(tmp_path, source, compile_once):
+    torch_is_in = Environment(tmp_path / "other", "torch").site
+    environment = Environment(tmp_path / "venv", pip="pip==26.0")
+    (environment.site / "other.pth").write_text(f"{torch_is_in}\n")
+    force = "0" if torch.version.cuda else None
+    said = environment.pip("install", "-v", "--no-deps", source, FORCE_CUDA=force, **compile_once)
+    assert f"the CPU kernels against torch {torch.__version__}" in said
+    assert "cuda-toolkit" not in said  # nor torch: both are large downloads
+    assert "Collecting torch" not in said
+    assert environment.imported_from() == environment.site / "leaky_ext"
+
+
+@pytest.mark.slow
+def test_pip_install_builds_against_a_torch_in_the_users_site(tmp_path, source, compile_once):
+    """By the interpreter that virtual environments are made of: they have no user's site."""
+    python, user = sys._base_executable, {"PYTHONUSERBASE": str(tmp_path / "user"), "PYTHONPATH": None}
+    site = Path(sysconfig.get_path("purelib", "posix_user", {"userbase": user["PYTHONUSERBASE"]}))
+    site.mkdir(parents=True)
+    for entry in Environment(tmp_path / "other", "torch", pip="pip==26.0").site.iterdir():
+        (site / entry.name).symlink_to(entry)
+    command = [python, "-m", "pip", "install", "-v", "--user", "--break-system-packages", "--no-deps", source]
+    said = run(*command, FORCE_CUDA="0", **user, **compile_once)
+    assert f"the CPU kernels against torch {torch.__version__}" in said
+    assert run(python, "-c", TRY_IT, **user).splitlines()[-1] == str(site / "leaky_ext" / "__init__.py")
+
+
+@pytest.mark.slow
 def test_editable_install(tmp_path, source, compile_once):
     environment = Environment(tmp_path / "venv", "torch", pip="pip==26.0")
     environment.pip("install", "--no-deps", "-e", source, **compile_once)
