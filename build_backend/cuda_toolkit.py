@@ -12,6 +12,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 USUAL = "/usr/local/cuda"
+PARTS = ("nvvm/bin/cicc", "include/crt", "include/cccl", "include/cuda_runtime.h")  # that nvcc needs, of other packages
 
 
 def packages(cuda):
@@ -48,11 +49,20 @@ def candidates(cuda):
     yield from (Path(entry, "nvidia", f"cu{cuda.split('.')[0]}") for entry in sys.path)
 
 
+def fits(home, cuda):
+    """Returns whether a folder has a toolkit of this CUDA version: the major one, or for packages the minor one too.
+
+    Each package is installed on its own. Other libraries than torch bring nvcc alone, in a version of their own.
+    """
+    version = version_of(home)
+    if Path(home).parent.name == "nvidia":
+        return version == cuda and all(Path(home, part).exists() for part in PARTS)
+    return version is not None and version.split(".")[0] == cuda.split(".")[0]
+
+
 def find(cuda):
-    """Returns the folder of the first toolkit that has the major version of `cuda`, None if there is none."""
-    major = cuda.split(".")[0]
-    fits = (home for home in candidates(cuda) if (version_of(home) or "").split(".")[0] == major)
-    return next(map(str, fits), None)
+    """Returns the folder of the first toolkit that fits, None if there is none."""
+    return next((str(home) for home in candidates(cuda) if fits(home, cuda)), None)
 
 
 def how_to_get(cuda):

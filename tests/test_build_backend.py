@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -39,7 +40,8 @@ def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 def make_toolkit(home: Path, version: str) -> Path:
     nvcc = home / "bin" / "nvcc"
     nvcc.parent.mkdir(parents=True)
-    (home / "nvvm").mkdir()
+    for part in ("nvvm/bin/cicc", "include/crt", "include/cccl", "include/cuda_runtime.h"):
+        (home / part).mkdir(parents=True)
     nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {version}, V{version}.88'\n")
     nvcc.chmod(0o755)
     return home
@@ -66,12 +68,11 @@ def test_the_version_that_torch_pins_is_kept(backend: ModuleType, tmp_path: Path
 def test_a_toolkit_is_preferred_wherever_it_is(
     backend: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
 ) -> None:
-    home = make_toolkit(
-        tmp_path / "site-packages/nvidia/cu13" if place == "site-packages" else tmp_path / "cuda", "13.2"
-    )
+    by_pip = place == "site-packages"
+    home = make_toolkit(tmp_path / ("site-packages/nvidia/cu13" if by_pip else "cuda"), "13.0" if by_pip else "13.2")
     if place == "USUAL":
         monkeypatch.setattr(backend.cuda_toolkit, "USUAL", str(home))
-    elif place != "site-packages":
+    elif not by_pip:
         monkeypatch.setenv(place, str(home / "bin" if place == "PATH" else home))
     assert backend.cuda_toolkit.find("13.0") == str(home)
     assert backend.cuda_packages("13.0") == []
@@ -87,11 +88,21 @@ def test_a_toolkit_of_another_major_version_is_not_used(
     assert f"no nvcc of CUDA 13, which this torch has, was found ({home} has 12.8)" in said
 
 
+@pytest.mark.parametrize("version, missing", [("13.0", "include/crt"), ("13.0", "nvvm/bin/cicc"), ("13.5", None)])
+def test_packages_that_another_library_brought_are_not_used(
+    backend: ModuleType, tmp_path: Path, version: str, missing: str | None
+) -> None:
+    home = make_toolkit(tmp_path / "site-packages/nvidia/cu13", version)
+    if missing:
+        (home / missing).rmdir()
+    assert backend.cuda_packages("13.0") == TOOLKIT
+
+
 def test_an_nvcc_that_is_away_from_its_toolkit_is_not_taken_for_one(
     backend: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     home = make_toolkit(tmp_path / "wrapped", "13.0")
-    (home / "nvvm").rmdir()
+    shutil.rmtree(home / "nvvm")
     monkeypatch.setenv("PATH", str(home / "bin"))
     assert backend.cuda_packages("13.0") == TOOLKIT
 
