@@ -1,5 +1,5 @@
 # A fresh machine needs python3 (with its venv module and headers), a C++ compiler and make: the rest is installed into
-# .venv, and what `make lint` needs into .venv-lint. docs/environment.md has the variables:
+# .venv, what `make lint` needs into .venv-lint, and nvcc, if there is none, into .venv-cuda. docs/environment.md has the variables:
 # `make test TORCH=torch==2.15.0 VENV=.venv-2.15 JOBS=8`.
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
@@ -17,11 +17,15 @@ BUILT := $(VENV)/.built
 CPP := $(shell find csrc tests examples -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inc' 2>/dev/null)
 DOCS := $(VENV)/.docs
 LINT := $(VENV)-lint
+CUDA := $(VENV)-cuda
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+# nvcc and cuobjdump from PyPI, behind those of the machine. Nothing is installed where it has both.
+CUDA_TOOLS := $(if $(and $(shell command -v nvcc),$(shell command -v cuobjdump)),,$(CUDA)/.installed)
+export PATH := $(PATH):$(abspath $(CUDA))/nvidia/cu13/bin
 .PHONY: help bench test test-slow dev lint types format docs cuda-compile cpp aarch64 matrix sanitize sanitize-kernels \
-  fuzz coverage gpu-check requirements sbom clean
+  fuzz coverage gpu-check requirements wheel sbom clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -32,7 +36,7 @@ bench: $(BUILT)  ## quick benchmarks beside PyTorch's own: a minute or two
 test: $(BUILT)  ## the tests, but for the slow ones
 	$(PYTEST) -m "not slow"
 
-test-slow: $(BUILT)  ## installs of every kind, long runs
+test-slow: $(BUILT) $(CUDA_TOOLS)  ## installs of every kind, long runs
 	$(PYTEST) -m slow
 
 dev: $(BUILT)  ## an editable build in .venv
@@ -53,7 +57,7 @@ types: $(INSTALLED)  ## mypy, with torch: without it every Tensor and Module wou
 docs: $(BUILT) $(DOCS)  ## the site, its links and every page in a browser: build/docs/html
 	$(BIN)/python scripts/docs.py
 
-cuda-compile: $(INSTALLED)  ## every CUDA source, for each architecture, warnings as errors; needs nvcc, but no GPU
+cuda-compile: $(INSTALLED) $(CUDA_TOOLS)  ## every CUDA source, for each architecture, warnings as errors; needs no GPU
 	PYTHON=$(BIN)/python scripts/cuda_compile.sh
 
 cpp: $(INSTALLED)  ## CMake: the C++ library, its tests (the kernels' need no Python), the installed package
@@ -82,6 +86,9 @@ coverage: $(INSTALLED)  ## lines covered, Python and C++
 gpu-check:  ## everything that needs a GPU; installs nothing, so PYTHON must have torch and what the tests need
 	$(PYTHON) scripts/gpu_check.py
 
+wheel: $(INSTALLED)  ## one wheel for every torch that is supported, with CUDA kernels if FORCE_CUDA=1: build/wheel
+	$(BIN)/python scripts/wheel.py
+
 sbom: $(INSTALLED)  ## a CycloneDX bill of what is installed here: build/sbom.json
 	mkdir -p build && $(BIN)/cyclonedx-py environment $(BIN)/python -o build/sbom.json
 
@@ -90,6 +97,7 @@ requirements:  ## pin requirements*.txt anew, with hashes
 	$(PIN) --group models --no-deps -o requirements-models.txt
 	$(PIN) --group docs -c requirements.txt -o requirements-docs.txt
 	$(PIN) --group lint -o requirements-lint.txt
+	$(PIN) --group cuda -o requirements-cuda.txt
 
 clean:  ## all that was built or installed here
 	rm -rf build dist *.egg-info .venv* .*_cache .hypothesis .coverage* htmlcov leaky_ext/*.so leaky_ext/_build.py
@@ -109,6 +117,11 @@ $(DOCS): $(INSTALLED) requirements-docs.txt
 $(LINT)/.installed: requirements-lint.txt
 	test -x $(LINT)/bin/python || $(PYTHON) -m venv $(LINT)
 	$(LINT)/bin/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements-lint.txt
+	touch $@
+
+$(CUDA)/.installed: $(INSTALLED) requirements-cuda.txt
+	rm -rf $(CUDA)
+	$(INSTALL) -q --require-hashes --target $(CUDA) -r requirements-cuda.txt
 	touch $@
 
 $(BUILT): $(INSTALLED) setup.py pyproject.toml csrc/sources.txt $(filter csrc/%,$(CPP))

@@ -4,14 +4,21 @@ FORCE_CUDA=1 or 0 decides otherwise. TORCH_CUDA_ARCH_LIST names the GPUs to buil
 CXX the compiler, MAX_JOBS how many files are compiled at once. All else about the package stands in pyproject.toml.
 """
 
+import atexit
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+sys.path.insert(0, str(Path("build_backend").resolve()))
+import backend  # makes the environment's torch importable
+import cuda_toolkit
 
 try:
     import torch
@@ -19,29 +26,21 @@ except ModuleNotFoundError:  # enough for a source distribution
     torch = None
 
 
-def cuda_home():
-    """The CUDA toolkit's folder is the one that holds nvvm: the nvcc on PATH may be a link, or a script, elsewhere."""
-    if named := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
-        return named
-    nvcc = shutil.which("nvcc")
-    guesses = ([Path(nvcc).resolve().parents[1]] if nvcc else []) + [Path("/usr/local/cuda")]
-    return next((str(path) for path in guesses if (path / "nvvm").is_dir()), None)
-
-
 def cuda_or_not():
-    """Whether to build the CUDA kernels, and why."""
-    forced, toolkit = os.environ.get("FORCE_CUDA"), cuda_home()
+    """Returns the folder of the toolkit that builds the CUDA kernels, or None, and why."""
+    forced, cuda = os.environ.get("FORCE_CUDA"), torch.version.cuda
     if forced == "0":
-        return False, "FORCE_CUDA=0"
-    if torch.version.cuda is None:
+        return None, "FORCE_CUDA=0"
+    if cuda is None:
         missing = "this torch has no CUDA"
-    elif not (toolkit and Path(toolkit, "bin", "nvcc").exists()):
-        missing = f"no nvcc in {toolkit}" if toolkit else "no nvcc found (CUDA_HOME tells where the CUDA toolkit is)"
+    elif home := cuda_toolkit.find(cuda):
+        place = "PyPI's packages" if Path(home).parent.name == "nvidia" else home
+        return home, f"torch has CUDA {cuda}, nvcc {cuda_toolkit.version_of(home)} is from {place}"
     else:
-        return True, f"torch has CUDA {torch.version.cuda}, nvcc is in {toolkit}"
+        missing = cuda_toolkit.how_to_get(cuda)
     if forced == "1":
         raise SystemExit(f"leaky_ext: FORCE_CUDA=1, but {missing}")
-    return False, missing
+    return None, missing
 
 
 def cuda_architectures():
@@ -66,6 +65,14 @@ def require_compiler():
         raise SystemExit("leaky_ext: no Python.h: install Python's headers (Debian, Ubuntu: apt install python3-dev)")
 
 
+def openmp():
+    """Returns the flag for OpenMP, [] if the compiler has none: then the CPU kernels run on one thread."""
+    program = "#include <omp.h>\nint main() { return omp_get_max_threads(); }"
+    command = [*shlex.split(os.environ.get("CXX", "c++")), "-fopenmp", "-x", "c++", "-", "-o", os.devnull]
+    has_it = subprocess.run(command, input=program, capture_output=True, text=True).returncode == 0
+    return ["-fopenmp"] if has_it else []
+
+
 def extension():
     """The extension and the command that builds it, for the torch that can be imported."""
     if torch is None:
@@ -76,9 +83,10 @@ def extension():
 
         return Extension("leaky_ext._C", []), NoTorch
 
-    with_cuda, why = cuda_or_not()
+    toolkit, why = cuda_or_not()
+    with_cuda = toolkit is not None
     if with_cuda:
-        os.environ["CUDA_HOME"] = cuda_home()  # read when cpp_extension is imported
+        os.environ["CUDA_HOME"] = toolkit  # read when cpp_extension is imported
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_architectures())
     from torch.utils import cpp_extension
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
@@ -95,27 +103,36 @@ def extension():
         [name for name in sources if with_cuda or not name.endswith(".cu")],
         include_dirs=[str(Path("csrc").resolve())],
         define_macros=macros + [("LEAKY_WITH_CUDA", None)] * with_cuda,
-        extra_compile_args={"cxx": ["-O3", "-g0", "-fopenmp", "-fvisibility=hidden"], "nvcc": ["-O3"]},
-        extra_link_args=["-fopenmp"],
+        extra_compile_args={"cxx": ["-O3", "-g0", "-fvisibility=hidden"], "nvcc": ["-O3"]},
     )
 
     class Build(BuildExtension):
         def run(self):
             require_compiler()
+            threads = openmp()
+            ext.extra_compile_args["cxx"] += threads
+            ext.extra_link_args += threads
             kernels = f"CPU and CUDA ({architectures})" if with_cuda else "CPU"
-            print(f"leaky_ext: building the {kernels} kernels against torch {torch.__version__}: {why}", flush=True)
+            reason = why if threads else f"{why}. {os.environ.get('CXX', 'c++')} has no OpenMP: one thread on the CPU"
+            what = f"the {kernels} kernels against torch {torch.__version__}: {reason}"
+            print(f"leaky_ext: building {what}", flush=True)
             self.force = True  # an old build may be of another torch; ninja knows what is still good
+            if with_cuda:
+                cuda_toolkit.link_runtime(toolkit, self.build_temp)
+                ext.library_dirs.append(self.build_temp)
             super().run()
+            atexit.register(print, f"leaky_ext: built {what}", flush=True)  # last, after pages of compilers' output
             facts = f'VERSION = "{self.distribution.get_version()}"\nTORCH = "{torch.__version__}"\n'
             Path(self.get_ext_fullpath(ext.name)).with_name("_build.py").write_text(
-                f"# Written by setup.py.\n{facts}WITH_CUDA = {with_cuda}\n"
+                f"# Written by setup.py.\n{facts}WITH_CUDA = {with_cuda}\nWHY = {reason!r}\n"
             )
 
     return ext, Build
 
 
 ext, command = extension()
-minor = ".".join(torch.__version__.split(".")[:2]) if torch else None
+# A torch that was fetched for the build alone must not replace the one that the package will run with.
+minor = ".".join(torch.__version__.split(".")[:2]) if torch and backend.is_of_environment(torch) else None
 setup(
     ext_modules=[ext],
     cmdclass={"build_ext": command},

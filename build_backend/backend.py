@@ -1,27 +1,65 @@
 """setuptools' PEP 517 backend, which builds against the torch that the package will run with.
 
 Build isolation hides the packages of the environment that the package is installed into. An extension of torch must be
-built against exactly the torch found there, so its site-packages are put on sys.path, behind the isolated ones. Only
-where there is no torch is one asked for as a build requirement.
+built against exactly the torch found there, so the backend asks that environment's interpreter where it is, and appends
+the folders to sys.path, behind the isolated ones. Only if there is no torch, one is asked for as a build requirement;
+and if that torch has CUDA and no toolkit is found, the packages that make one.
 """
 
 import importlib.util
-import site
+import json
+import os
+import re
+import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
+import cuda_toolkit
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403
 
-for _folder in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()):
-    if _folder not in sys.path and Path(_folder, "torch", "version.py").exists():
-        sys.path.append(_folder)
+FIND_TORCH = """import importlib.util, json, pathlib, sys
+spec = importlib.util.find_spec("torch")
+print(json.dumps([str(pathlib.Path(spec.origin).parents[1]), *sys.path] if spec and spec.origin else []))"""
+
+
+def environment_path():
+    """Returns the folder that holds the environment's torch, and its sys.path; [] if it has no torch.
+
+    pip runs this with the environment's interpreter, but with a PYTHONPATH of its own and without the user's site.
+    """
+    if re.search(r"builds-v\d|build-env-", sys.prefix):  # a throw-away environment (uv, build): it is for another one
+        return []
+    hidden = ("PYTHONPATH", "PYTHONNOUSERSITE")
+    clean = {name: value for name, value in os.environ.items() if name not in hidden}
+    told = subprocess.run([sys.executable, "-P", "-c", FIND_TORCH], env=clean, stdout=subprocess.PIPE, text=True)
+    return json.loads(told.stdout.splitlines()[-1]) if told.returncode == 0 else []
+
+
+def is_of_environment(torch):
+    """Returns whether this module is the torch that the package will run with, as far as the environment tells."""
+    return bool(ENVIRONMENT) and Path(torch.__file__).parents[1].samefile(ENVIRONMENT[0])
+
+
+def cuda_packages(cuda):
+    """Returns the requirements that build the kernels for a torch of this CUDA version (None: without CUDA)."""
+    if cuda is None or os.environ.get("FORCE_CUDA") == "0" or cuda_toolkit.find(cuda):
+        return []
+    return cuda_toolkit.packages(cuda)
+
+
+def cuda_of_torch():
+    """Returns the CUDA version of the torch that can be imported, without importing it."""
+    facts = {}
+    exec(Path(importlib.util.find_spec("torch").origin).with_name("version.py").read_text(), facts)
+    return facts.get("cuda")
 
 
 def get_requires_for_build_wheel(config_settings=None):
     requires = build_meta.get_requires_for_build_wheel(config_settings)
-    return requires if importlib.util.find_spec("torch") else [*requires, "torch>=2.11"]
+    return [*requires, *(cuda_packages(cuda_of_torch()) if importlib.util.find_spec("torch") else ["torch>=2.11"])]
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel
+ENVIRONMENT = environment_path()
+sys.path += [folder for folder in ENVIRONMENT if folder not in sys.path]

@@ -104,8 +104,9 @@ void refuse_nested(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::ji
 #if !defined(LEAKY_WITH_CUDA)
 void refuse_cuda(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
   TORCH_CHECK(false, op.schema().operator_name(),
-              ": leaky_ext was built without CUDA. Build it where nvcc is found, with a torch that has CUDA, "
-              "or with FORCE_CUDA=1");
+              ": leaky_ext was built without CUDA; leaky_ext.show_config() says why. To build its CUDA kernels, run "
+              "FORCE_CUDA=1 pip install --force-reinstall --no-deps --no-cache-dir and where leaky_ext came from "
+              "(in a clone, a dot)");
 }
 #endif
 

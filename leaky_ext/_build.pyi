@@ -2,3 +2,4 @@
 VERSION: str
 TORCH: str
 WITH_CUDA: bool
+WHY: str  # why the CUDA kernels were built, or not

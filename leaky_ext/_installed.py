@@ -1,23 +1,26 @@
-"""In a clone that nothing was built in, points the package at the installed one, which the folder here shadows.
+"""Points the package at its native module, where that is not beside this file.
 
-So `python -c "import leaky_ext"` and `python -m benchmarks` work in the clone after `pip install .`.
+A wheel for several versions of torch has one for each, in for_torch. In a clone that nothing was built in it is the
+installed package's, which the folder here shadows: after `pip install .`, `python -c "import leaky_ext"` and
+`python -m benchmarks` work in the clone.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 
 
-def installed_package() -> Path | None:
-    """The folder of a leaky_ext with a native module that comes later on sys.path, if there is one."""
+def installed_build() -> ModuleSpec | None:
+    """Finds the _build module of a leaky_ext that comes later on sys.path."""
     elsewhere = [entry for entry in sys.path if Path(entry or ".").resolve() != PACKAGE.parent.resolve()]
     spec = PathFinder.find_spec("leaky_ext", elsewhere)
-    folders = (spec and spec.submodule_search_locations) or []
-    return next((Path(folder) for folder in folders if Path(folder, "_build.py").exists()), None)
+    folders = spec and spec.submodule_search_locations
+    return PathFinder.find_spec("leaky_ext._build", list(folders)) if folders else None
 
 
 def version_of_sources() -> str:
@@ -27,27 +30,59 @@ def version_of_sources() -> str:
     return tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "another version"
 
 
-def version_of(build: Path) -> str:
-    facts: dict[str, str] = {}
-    exec(build.read_text(), facts)
-    return facts["VERSION"]
+def version_of(spec: ModuleSpec) -> str:
+    assert spec.loader is not None
+    build = module_from_spec(spec)
+    spec.loader.exec_module(build)
+    return build.VERSION
+
+
+def edited(installed: Path) -> list[str]:
+    """Names the Python files that are not the same here as in the installed package."""
+    names = {file.name for folder in (PACKAGE, installed) for file in folder.glob("*.py")} - {"_build.py"}
+
+    def contents(folder: Path, name: str) -> bytes | None:
+        return (folder / name).read_bytes() if (folder / name).exists() else None
+
+    return sorted(name for name in names if contents(PACKAGE, name) != contents(installed, name))
+
+
+def choose() -> None:
+    """Chooses, in a wheel for several versions of torch, the native module for the one that is running."""
+    import torch
+
+    minor, built = ".".join(torch.__version__.split(".")[:2]), PACKAGE / "for_torch"
+    if not (built / minor).is_dir():
+        versions = sorted((folder.name for folder in built.iterdir()), key=lambda name: int(name.split(".")[1]))
+        raise ImportError(
+            f"this wheel of leaky_ext is for torch {', '.join(versions)}, but torch {torch.__version__} is running: "
+            "install one of these, or build leaky_ext from its sources in this environment (pip install . in a clone)"
+        )
+    sys.modules[__package__].__path__.insert(0, str(built / minor))
 
 
 def find() -> None:
-    """Raises ImportError where nothing is installed, or another version than the sources here."""
-    if (PACKAGE / "_build.py").exists():
+    """Raises ImportError if nothing is installed, or if it was built from other sources than those here."""
+    if (PACKAGE / "for_torch").is_dir():
+        choose()
+    if find_spec(f"{__package__}._build"):  # asks the importer: an application may hold no files, or bytecode alone
         return
-    found = installed_package()
+    found = installed_build()
     what_to_do = f"run `pip install .` in {PACKAGE.parent} (`make dev` to work on it)"
-    if found is None:
+    if found is None or found.origin is None:
         raise ImportError(f"leaky_ext has no native module: {PACKAGE} holds the sources alone. {what_to_do}")
-    here, installed = version_of_sources(), version_of(found / "_build.py")
+    here, installed, folder = version_of_sources(), version_of(found), Path(found.origin).parent
     if installed != here:
         raise ImportError(
-            f"leaky_ext {installed} is installed in {found}, but {PACKAGE} holds the sources of {here}: {what_to_do}, "
+            f"leaky_ext {installed} is installed in {folder}, but {PACKAGE} holds the sources of {here}: {what_to_do}, "
             "or leave this folder"
         )
-    sys.modules[__package__].__path__ = [str(found)]
+    if changed := edited(folder):
+        raise ImportError(
+            f"{', '.join(changed)} in {PACKAGE} differs from what is installed in {folder} and would not be used: "
+            f"{what_to_do}, or leave this folder"
+        )
+    sys.modules[__package__].__path__ = [str(folder)]
 
 
 find()

@@ -16,8 +16,8 @@ def mismatch(built: str, with_cuda: bool, running: str, running_cuda: str | None
     kernels = "with CUDA kernels against" if with_cuda else "against"
     return (
         f"leaky_ext was built {kernels} torch {built}, but torch {running} is running: install leaky_ext again in this "
-        "environment (pip install --force-reinstall --no-deps --no-cache-dir and where it came from), or install torch "
-        f"{built}"
+        "environment (pip install --force-reinstall --no-deps --no-cache-dir and where it came from; if torch is on "
+        f"PYTHONPATH, also --no-build-isolation), or install torch {built}"
     )
 
 

@@ -8,7 +8,7 @@ from . import _C, _build
 
 
 def show_config() -> str:
-    """Version, torch built against and running, devices with kernels, instruction set, threads, and store threshold.
+    """Version, torch built against and running, devices with kernels and why these, instruction set, threads, stores.
 
     For bug reports: ``python -c "import leaky_ext; print(leaky_ext.show_config())"``.
     """
@@ -17,6 +17,7 @@ def show_config() -> str:
         "leaky_ext": _build.VERSION,
         "torch": f"{torch.__version__} (built against {info['torch']})",
         "kernels": "CPU, CUDA " + info["cuda_architectures"] if info["cuda"] else "CPU (built without CUDA)",
+        "reason": getattr(_build, "WHY", "unknown: an older setup.py built it"),
         "CPU": f"{info['instruction_set']}, {torch.get_num_threads()} threads, {_stores(*info['stream_bytes'])}",
         "compiler": info["compiler"],
     }

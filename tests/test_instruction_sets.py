@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,17 @@ def test_kernels(instruction_set: str) -> None:
     assert instruction_set in shown.stdout, shown.stderr
     result = run(instruction_set, "-m", "pytest", "-q", "-x", "-m", "not slow", *(f"tests/{name}" for name in TESTS))
     assert result.returncode == 0, result.stdout[-4000:]
+
+
+@pytest.mark.parametrize("instruction_set", ["avx2", "avx512"])
+def test_all_that_the_loops_are_compiled_for_is_asked_of_the_machine(instruction_set: str) -> None:
+    targets = re.findall(r'target\(+"([\w,]+)"', (ROOT / f"csrc/cpu/loops_{instruction_set}.cpp").read_text())
+    source = (ROOT / "csrc/cpu/dispatch.cpp").read_text()
+    bodies = dict(re.findall(r"^bool has_(\w+)\(\) \{(.*?)^\}", source, re.DOTALL | re.MULTILINE))
+    asked = bodies[instruction_set].replace("has_avx2()", bodies["avx2"])
+    checked = set(re.findall(r'(?:supports\("|bit_)(\w+)', asked.replace("F16C", "f16c")))
+    assert len(targets) == 2  # for GCC and clang
+    assert all(set(target.split(",")) <= checked for target in targets)
 
 
 def test_unknown_name_is_refused() -> None:

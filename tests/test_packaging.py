@@ -113,16 +113,48 @@ def test_pip_install_builds_against_the_installed_torch(tmp_path, source, pip, c
     environment = Environment(tmp_path / "venv", "torch", pip=pip)
     compiler = compile_once if pip == "pip==26.0" else {}
     said = environment.pip("install", "-v", "--no-deps", source, FORCE_CUDA="0", **compiler)
-    assert f"leaky_ext: building the CPU kernels against torch {torch.__version__}: FORCE_CUDA=0" in said
+    what = f"the CPU kernels against torch {torch.__version__}: FORCE_CUDA=0"
+    assert said.index(f"leaky_ext: building {what}") < said.index(f"leaky_ext: built {what}")
     package = environment.imported_from()
     assert package == environment.site / "leaky_ext"
     assert f"Requires-Dist: torch=={MINOR}.*" in next(environment.site.glob("leaky_ext-*/METADATA")).read_text()
     assert sum(file.stat().st_size for file in package.rglob("*")) < 2 * 2**20
 
+    show = "import leaky_ext; print(leaky_ext.show_config())"
+    assert "reason:    FORCE_CUDA=0" in run(environment.python, "-c", show)
     data = package / "_build.py"
+    data.write_text("".join(line for line in data.read_text().splitlines(True) if "WHY" not in line))
+    assert "reason:    unknown" in run(environment.python, "-c", show)
     data.write_text(data.read_text().replace(torch.__version__, "1.13.1"))
     message = run(environment.python, "-c", "import leaky_ext", check=False)
     assert "ImportError" in message and "1.13.1" in message and torch.__version__ in message
+
+
+@pytest.mark.slow
+def test_pip_install_builds_against_a_torch_behind_a_pth_file(tmp_path, source, compile_once):
+    torch_is_in = Environment(tmp_path / "other", "torch").site
+    environment = Environment(tmp_path / "venv", pip="pip==26.0")
+    (environment.site / "other.pth").write_text(f"{torch_is_in}\n")
+    force = "0" if torch.version.cuda else None
+    said = environment.pip("install", "-v", "--no-deps", source, FORCE_CUDA=force, **compile_once)
+    assert f"the CPU kernels against torch {torch.__version__}" in said
+    assert "cuda-toolkit" not in said  # nor torch: both are large downloads
+    assert "Collecting torch" not in said
+    assert environment.imported_from() == environment.site / "leaky_ext"
+
+
+@pytest.mark.slow
+def test_pip_install_builds_against_a_torch_in_the_users_site(tmp_path, source, compile_once):
+    """By the interpreter that virtual environments are made of: they have no user's site."""
+    python, user = sys._base_executable, {"PYTHONUSERBASE": str(tmp_path / "user"), "PYTHONPATH": None}
+    site = Path(sysconfig.get_path("purelib", "posix_user", {"userbase": user["PYTHONUSERBASE"]}))
+    site.mkdir(parents=True)
+    for entry in Environment(tmp_path / "other", "torch", pip="pip==26.0").site.iterdir():
+        (site / entry.name).symlink_to(entry)
+    command = [python, "-m", "pip", "install", "-v", "--user", "--break-system-packages", "--no-deps", source]
+    said = run(*command, FORCE_CUDA="0", **user, **compile_once)
+    assert f"the CPU kernels against torch {torch.__version__}" in said
+    assert run(python, "-c", TRY_IT, **user).splitlines()[-1] == str(site / "leaky_ext" / "__init__.py")
 
 
 @pytest.mark.slow
@@ -208,9 +240,12 @@ def test_forced_cuda_without_cuda_in_torch_is_said_so(source):
     assert "FORCE_CUDA=1, but this torch has no CUDA" in build(source, False, FORCE_CUDA="1")
 
 
-@pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA")
-def test_forced_cuda_without_nvcc_is_said_so(source, tmp_path):
-    assert f"FORCE_CUDA=1, but no nvcc in {tmp_path}" in build(source, False, FORCE_CUDA="1", CUDA_HOME=str(tmp_path))
+@pytest.mark.skipif(_build.WITH_CUDA, reason="this build has CUDA kernels")
+def test_a_build_without_cuda_says_how_to_get_it():
+    """A CUDA tensor takes a GPU: the kernel that stands in for CUDA's is called with a tensor of the CPU."""
+    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    with pytest.raises(RuntimeError, match=r"show_config\(\) says why.*FORCE_CUDA=1 pip install --force-reinstall"):
+        torch.ops.leaky_ext.forward.default.redispatch(cuda, torch.ones(3), None, 0.1, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -247,11 +282,30 @@ def test_a_clone_serves_the_installed_package(source, tmp_path):
     assert run(environment.python, "-c", where, cwd=source).strip().startswith(str(environment.site))
     assert "operators" in run(environment.python, "-m", "benchmarks", "run", "--help", cwd=source)
 
+    edited = source / "leaky_ext" / "modules.py"
+    edited.write_text(edited.read_text() + "\n")
+    (source / "leaky_ext" / "added.py").touch()
+    message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
+    assert f"added.py, modules.py in {source / 'leaky_ext'} differs from what is installed in {package}" in message
+    assert f"run `pip install .` in {source}" in message
+
     project = source / "pyproject.toml"
     project.write_text(project.read_text().replace(f'version = "{_build.VERSION}"', 'version = "77.0"'))
     message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
     assert f"leaky_ext {_build.VERSION} is installed in {environment.site}" in message
     assert f"{source / 'leaky_ext'} holds the sources of 77.0: run `pip install .` in {source}" in message
+
+
+@pytest.mark.slow
+def test_a_package_of_bytecode_alone(tmp_path):
+    """As some applications are shipped: compiled by `compileall -b`, and the .py files removed."""
+    package = tmp_path / "leaky_ext"
+    shutil.copytree(Path(_build.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "compileall", "-q", "-b", package)
+    for file in package.glob("*.py"):
+        file.unlink()
+    said = run(sys.executable, ROOT / "tests" / "call_each.py", PYTHONPATH=str(tmp_path), cwd=tmp_path)
+    assert said.splitlines()[-1] == str(package / "__init__.pyc")
 
 
 def test_the_version_stands_in_pyproject_alone():

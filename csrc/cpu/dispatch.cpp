@@ -6,6 +6,10 @@
 
 #include "chunk.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace leaky_ext::cpu {
 namespace {
 
@@ -15,16 +19,28 @@ struct InstructionSet {
   const Loops& (*loops)(DType);
 };
 
+#if defined(__x86_64__)
+// Whether the machine has all that loops_avx2.cpp is compiled for. A hypervisor may mask F16C and BMI2 alone. F16C by
+// hand: older compilers do not know its name.
+bool has_avx2() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+  return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+
+// The same for loops_avx512.cpp.
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 const InstructionSet& chosen() {
   static const InstructionSet& set = []() -> const InstructionSet& {
     static const InstructionSet sets[] = {
 #if defined(__x86_64__)
-        {"avx512",
-         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"),
-         avx512::loops},
-        // Every processor with AVX2 has F16C and BMI2.
-        {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), avx2::loops},
+        {"avx512", has_avx512(), avx512::loops},
+        {"avx2", has_avx2(), avx2::loops},
 #endif
         {"baseline", true, baseline::loops},
     };

@@ -22,8 +22,6 @@
 namespace leaky_ext::cpu {
 namespace {
 
-constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
-
 #if defined(__linux__)
 
 // Bytes of the last-level cache (level 3 or above) of the first processor; 0: unknown. Not sysconf's figure: on AMD it
@@ -81,7 +79,8 @@ StreamBytes chosen_stream_bytes() {
   const double cache = double(told ? std::clamp(told, kLeastCache, kMostCache) : kMostCache);
   return {int64_t(cache * kStreamTwo), int64_t(cache * kStreamThree)};
 #else
-  return {kNever, kNever};  // the loops have no such stores
+  constexpr int64_t never = std::numeric_limits<int64_t>::max();  // the loops have no such stores
+  return {never, never};
 #endif
 }
 

@@ -71,7 +71,7 @@ LEAKY_HD HalvesMask negative(Halves<T> x) {  // the same but for -0.0
 }
 template <typename T>
 LEAKY_HD Halves<T> relu(Halves<T> x) {  // 0 where kSign < x <= kSign | kInfinity
-  const __m512i after_zero = _mm512_sub_epi16(x.v, _mm512_set1_epi16(kSign + 1));
+  const __m512i after_zero = _mm512_sub_epi16(x.v, _mm512_set1_epi16(short(kSign + 1)));
   const __mmask32 kept = _mm512_cmpge_epu16_mask(after_zero, _mm512_set1_epi16(T::kInfinity));
   return {_mm512_maskz_mov_epi16(kept, x.v)};
 }

@@ -1,0 +1,96 @@
+"""Finds CUDA's toolkit, or names the packages of PyPI that make one.
+
+`python build_backend/cuda_toolkit.py` prints what a build without isolation needs, these packages among it.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+USUAL = "/usr/local/cuda"
+PARTS = ("nvvm/bin/cicc", "include/crt", "include/cccl", "include/cuda_runtime.h")  # that nvcc needs, of other packages
+
+
+def packages(cuda):
+    """Returns the requirements that install a toolkit as nvidia/cu13 in site-packages. Before CUDA 13 none has nvcc.
+
+    It is one: the package cuda-toolkit pins its parts, whose version numbers differ (cccl of CUDA 13.5 is 13.3.5).
+    torch's wheels pin it too: where it is installed, its version stays as it is.
+    """
+    if int(cuda.split(".")[0]) < 13:
+        return []
+    here = [dist.version for dist in distributions(name="cuda-toolkit")]
+    version = here[0] if here and here[0].startswith(f"{cuda}.") else f"{cuda}.*"
+    return [f"cuda-toolkit[cccl,crt,cudart,nvcc,nvvm]=={version}"]
+
+
+def version_of(home):
+    """Returns the CUDA version of the nvcc in a folder, None if there is none."""
+    try:
+        told = subprocess.run([Path(home, "bin", "nvcc"), "--version"], capture_output=True, text=True)
+    except OSError:
+        return None
+    found = re.search(r"release (\d+\.\d+)", told.stdout)
+    return found and found[1]
+
+
+def candidates(cuda):
+    """Yields folders that may hold a toolkit: those that the user named, the system's, and the packages above."""
+    yield from filter(None, (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")))
+    if nvcc := shutil.which("nvcc"):
+        folder = Path(nvcc).resolve().parents[1]
+        if (folder / "nvvm").is_dir():  # or else this nvcc is a script or a link, away from its toolkit
+            yield folder
+    yield USUAL
+    yield from (Path(entry, "nvidia", f"cu{cuda.split('.')[0]}") for entry in sys.path)
+
+
+def fits(home, cuda):
+    """Returns whether a folder has a toolkit of this CUDA version: the major one, or for packages the minor one too.
+
+    Each package is installed on its own. Other libraries than torch bring nvcc alone, in a version of their own.
+    """
+    version = version_of(home)
+    if Path(home).parent.name == "nvidia":
+        return version == cuda and all(Path(home, part).exists() for part in PARTS)
+    return version is not None and version.split(".")[0] == cuda.split(".")[0]
+
+
+def find(cuda):
+    """Returns the folder of the first toolkit that fits, None if there is none."""
+    return next((str(home) for home in candidates(cuda) if fits(home, cuda)), None)
+
+
+def how_to_get(cuda):
+    """Says that no toolkit was found, and what to do."""
+    major = cuda.split(".")[0]
+    others = {f" ({home} has {version})" for home in candidates(cuda) if (version := version_of(home))}
+    said = f"no nvcc of CUDA {major}, which this torch has, was found{''.join(sorted(others))}"
+    if wanted := packages(cuda):
+        command = f"pip install '{wanted[0]}' && FORCE_CUDA=1 pip install --no-build-isolation"
+        return f"{said}. Install torch before leaky_ext, or run {command} and where leaky_ext came from"
+    return f"{said}. PyPI has none: install CUDA's toolkit, version {major}, and name its folder in CUDA_HOME"
+
+
+def link_runtime(home, folder):
+    """Makes folder/libcudart.so for the linker: the packages have a libcudart.so.13 alone."""
+    for library in sorted(Path(home, "lib").glob("libcudart.so.[0-9]*")):
+        link = Path(folder, "libcudart.so")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(library)
+
+
+if __name__ == "__main__":
+    import tomllib
+
+    import torch
+
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    version, cuda = torch.__version__.partition("+")[0], torch.version.cuda
+    print(f"torch=={version}", *project["build-system"]["requires"], sep="\n")  # torch stays as it is
+    print(*(packages(cuda) if cuda and not find(cuda) else []))
