@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .modules import Slope
 
@@ -24,10 +24,16 @@ def parameter_groups(
         The group of all other parameters and the group of slopes, in this order, each only if it is not empty. Frozen
         parameters are included, so that they can be unfrozen later.
 
+    Raises:
+        ValueError: a slope is a part of a larger parameter, as in FSDP1 without `use_orig_params`.
+
     Example::
 
         torch.optim.AdamW(leaky_ext.parameter_groups(model, weight_decay=0.05, alpha_lr=1e-4), lr=1e-3)
     """
+    if weight_decay or alpha_lr is not None:
+        for name, module in model.named_modules():
+            _check_own(name, module)
     slopes = list({id(p): p for module in model.modules() for p in slope_parameters(module)}.values())
     ids = {id(p) for p in slopes}
     groups: list[dict[str, Any]] = [
@@ -42,3 +48,14 @@ def slope_parameters(module: nn.Module) -> list[nn.Parameter]:
     if not isinstance(module, (Slope, nn.PReLU)):
         return []
     return [p for name, p in module.named_parameters() if "." not in name or name.startswith("parametrizations.")]
+
+
+def _check_own(name: str, module: nn.Module) -> None:
+    """Raise if a slope that is trained is a part of some other module's parameter."""
+    slope = getattr(module, getattr(module, "slope_name", "weight"), None)
+    is_slope = isinstance(module, (Slope, nn.PReLU)) and isinstance(slope, Tensor) and slope.requires_grad
+    if is_slope and not slope_parameters(module):
+        raise ValueError(
+            f"the slope of {name!r} is a part of a larger parameter, and cannot have a weight decay or learning rate "
+            "of its own: give FullyShardedDataParallel use_orig_params=True"
+        )

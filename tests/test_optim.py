@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from leaky_ext import LearnableLeakyReLU, StraightThroughReLU, parameter_groups
 
@@ -42,6 +44,28 @@ def test_default_learning_rate_is_the_optimizers():
 def test_empty_groups_are_left_out(net):
     (group,) = parameter_groups(net)
     assert len(group["params"]) == len(list(net.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore:.*FSDP")
+@pytest.mark.filterwarnings("ignore:.*FullyShardedDataParallel")
+def test_slopes_that_fsdp_flattened():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        nets = [
+            FullyShardedDataParallel(
+                nn.Sequential(nn.Linear(4, 4), LearnableLeakyReLU()),
+                device_id=torch.device("cpu"),
+                use_orig_params=original,
+            )
+            for original in (True, False)
+        ]
+    finally:
+        dist.destroy_process_group()
+    assert [len(group["params"]) for group in parameter_groups(nets[0], weight_decay=0.1)] == [2, 1]
+    for options in ({"weight_decay": 0.1}, {"alpha_lr": 0.1}):
+        with pytest.raises(ValueError, match=r"slope of '_fsdp_wrapped_module\.1' .* use_orig_params=True"):
+            parameter_groups(nets[1], **options)
+    assert len(parameter_groups(nets[1])) == 1
 
 
 def test_weight_decay_does_not_touch_slopes():
