@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._in_place import reads_alone, safe_in_place
 from ._replace import Conversion, Rules, replace
 from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU
 from .traced import function_calls
@@ -43,7 +44,9 @@ def convert(
             changes the outputs, 0.0 does not.
         alpha_bounds: bounds of the slopes that are learned.
         save: what modules made by ``"learnable"`` keep for backward, ``"input"`` or ``"output"``.
-        inplace: modules overwrite their input: right only where nothing else reads it.
+        inplace: modules overwrite their input if nothing else can read it: if it comes from a convolution, a linear
+            layer or a normalization before them in an :class:`torch.nn.Sequential` or in a torch.fx graph. Others stay
+            out of place, and :attr:`Conversion.note` says so.
         functions: also replace calls of functions (``F.relu``, ``torch.relu`` and ``x.relu()`` under the rule for
             ``nn.ReLU``, ``F.leaky_relu`` and ``F.prelu`` likewise) by modules, named after where they stood:
             ``"block.relu"``, ``"block.relu_1"``. Only a graph shows calls: `model`, or a part of it, must be a
@@ -55,8 +58,8 @@ def convert(
     format, an existing optimizer and rules by name keep working. A LeakyReLU or a ReLU that becomes learnable adds a
     parameter, `alpha`, with dtype and device of the nearest parameters: convert before the optimizer, DDP and FSDP are
     created. A `state_dict` of the old model loads with ``strict=True``; a new `alpha` is then set to its first value.
-    Hooks, training mode and sharing are kept, and ``inplace=True``, except where a learned slope starts at 0 or has a
-    bound of 0: the input could not be rebuilt.
+    Hooks, training mode, sharing and a module's own ``inplace=True`` are kept. With a learned slope or a bound that is
+    exactly 0 the input cannot be rebuilt: such a module keeps its input, and :attr:`Conversion.note` says so.
 
     Returns:
         A :class:`Conversion` for each activation that the rules name. Those that must stay as they are have the reason
@@ -67,29 +70,37 @@ def convert(
             part of `model` is a GraphModule; DDP or FSDP would not know a new parameter. Nothing is changed then.
     """
     calls = {call.name: call for call in function_calls(model)} if functions else {}
+    safe = safe_in_place(model) if inplace else set()
 
     def make(old: Any, kind: str, name: str) -> tuple[nn.Module, str, str]:
         new: Slope
-        overwrites = inplace or bool(getattr(old, "inplace", False))
+        overwrites, keep, notes = bool(getattr(old, "inplace", False)), save, []
+        if inplace and not overwrites:
+            overwrites = reads_alone(calls[name].node, calls[name].owner) if name in calls else old in safe
+            notes += [] if overwrites else ["not in place: something else may read its input"]
+        start = float(getattr(old, "negative_slope", alpha))
+        slope = old.weight if isinstance(old, nn.PReLU) else torch.tensor(start)
+        cannot_rebuild = 0 in (alpha_bounds or ()) or (not slope.is_meta and bool((slope == 0).any()))
+        if kind == "learnable" and (overwrites or keep == "output") and cannot_rebuild:
+            overwrites, keep = False, "input"
+            notes.append("keeps its input: it cannot be rebuilt, since a slope or a bound is exactly 0")
         if isinstance(old, nn.PReLU):  # its parameter stays; an older torch did not keep init
             count, start = old.weight.numel(), float(getattr(old, "init", 0.25))
             if kind == "learnable":
-                new = PReLU(count, start, "meta", save=save, inplace=overwrites, alpha_bounds=alpha_bounds)
+                new = PReLU(count, start, "meta", save=keep, inplace=overwrites, alpha_bounds=alpha_bounds)
             else:
                 new = StraightThroughReLU(start, True, count, device="meta", alpha_bounds=alpha_bounds)
             setattr(new, new.slope_name, old.weight)
         elif kind == "straight_through":
-            new = StraightThroughReLU(float(getattr(old, "negative_slope", alpha)), inplace=overwrites)
+            new = StraightThroughReLU(start, inplace=overwrites)
         else:
-            start = float(getattr(old, "negative_slope", alpha))
-            overwrites = overwrites and start != 0 and 0 not in (alpha_bounds or ())
             classes = {type_.__name__ for module in model.modules() for type_ in type(module).__mro__}
             if wrappers := classes.intersection(_WRAPPERS):
                 raise ValueError(f"{name!r} would get a parameter that {wrappers} do not know: convert before wrapping")
             where = _near(model, name)
-            new = LearnableLeakyReLU(1, start, save=save, inplace=overwrites, alpha_bounds=alpha_bounds, **where)
+            new = LearnableLeakyReLU(1, start, save=keep, inplace=overwrites, alpha_bounds=alpha_bounds, **where)
         new.loads_without = name in calls or not isinstance(old, nn.PReLU)
-        return new, f"{_ZERO[type(old)]} before, g now", ""
+        return new, f"{_ZERO[type(old)]} before, g now", "; ".join(notes)
 
     kinds = dict.fromkeys(_ZERO, ("learnable", "straight_through"))
     rules = {nn.PReLU: "learnable"} if rules is None else rules

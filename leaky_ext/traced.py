@@ -22,7 +22,6 @@ class Call:
     target: str
     """The same in the graph's own module."""
     module: nn.PReLU | nn.LeakyReLU | nn.ReLU
-    x: Node
     node: Node
     owner: GraphModule
 
@@ -31,7 +30,7 @@ class Call:
         graph = self.owner.graph
         self.owner.add_submodule(self.target, module)
         with graph.inserting_before(self.node):
-            call = graph.call_module(self.target, (self.x,))
+            call = graph.call_module(self.target, (_arguments(self.node)["input"],))
         call.meta = self.node.meta
         self.node.replace_all_uses_with(call)
         graph.erase_node(self.node)
@@ -64,7 +63,7 @@ def function_calls(model: nn.Module) -> list[Call]:
             target = next(name for name in _numbered(stem) if name not in taken and not _has(owner, name))
             taken.add(target)
             name = f"{prefix}.{target}" if prefix else target
-            calls.append(Call(name, target, module, _arguments(node)["input"], node, owner))
+            calls.append(Call(name, target, module, node, owner))
     return calls
 
 
