@@ -20,7 +20,7 @@ from .tables import MIB, OWN, SMALL, by_case, pick, versus
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
-SHARES = {"convert(model)": ("learnable", "PReLU"), 'convert(model, save="output")': (SMALL, "PReLU")}
+SHARES = {"time: convert(model)": ("learnable", "PReLU"), 'time: convert(model, save="output")': (SMALL, "PReLU")}
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white", "axes.grid": True, "axes.axisbelow": True, "grid.color": "#d1d9e0",
     "axes.spines.top": False, "axes.spines.right": False, "font.size": 10, "lines.linewidth": 1.8,
@@ -60,21 +60,21 @@ def networks(results: dict[str, Results]) -> Figure | None:
     title, (kept, speed) = found
     names = [name for name in reversed(kept.index) if name in speed.index]
     kept, speed = kept.loc[names], speed.loc[names]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.42 * len(names) + 1.6), sharey=True, layout="constrained")
-    bars = left.barh(names, kept[SMALL] / kept["PReLU"], color=COLOURS[5], label='convert(model, save="output")')
-    labels = [f"{ours / MIB:.3g} of {own / MIB:.3g} MiB" for ours, own in zip(kept[SMALL], kept["PReLU"], strict=True)]
-    left.bar_label(bars, labels, padding=4, fontsize=8)
-    left.plot(kept["ReLU"] / kept["PReLU"], names, "D", color=COLOURS[1], label="nn.ReLU")
-    left.set(xlim=(0, 1.35), xlabel="kept for backward, share of nn.PReLU's")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.4 * len(names) + 2), sharey=True, layout="constrained")
+    left.barh(names, kept[SMALL] / kept["PReLU"], color=COLOURS[5], label='kept by convert(model, save="output")')
+    texts = [f"{ours / MIB:.3g} of {own / MIB:.3g} MiB" for ours, own in zip(kept[SMALL], kept["PReLU"], strict=True)]
+    for name, text in zip(names, texts, strict=True):
+        left.text(1.03, name, text, va="center", fontsize=8)
+    left.plot(kept["ReLU"] / kept["PReLU"], names, "D", color=COLOURS[1], label="kept with nn.ReLU")
+    left.set(xlim=(0, 1.45), xlabel="kept for backward, share of nn.PReLU's")
     for index, (label, values) in enumerate(speed.items()):
         right.plot(1 / values, names, MARKERS[index], color=COLOURS[index], label=label)
     right.set(xlabel="time of a training step, share of nn.PReLU's")
     for panel in (left, right):
         panel.axvline(1, color="#1f2328", linewidth=1)
         panel.grid(visible=False, axis="y")
-        panel.legend(
-            loc="upper center", bbox_to_anchor=(0.5, 1.02 + 1 / len(names)), ncols=2, frameon=False, fontsize=9
-        )
+    handles, labels = (a + b for a, b in zip(*(p.get_legend_handles_labels() for p in (left, right)), strict=True))
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(f"PyTorch's PReLU = 1; eager, float32; {title}", fontsize=10)
     return figure
 

@@ -26,10 +26,8 @@ def chart(path: str, title: str) -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    "networks": lambda: report.headline(results.load_all()),
     "chart": lambda: chart("docs/figures/networks.svg", "Memory and time of a training step, in shares of PReLU's"),
     "memory": lambda: report.memory_of_networks(results.load_all()),
-    "speedup": lambda: chart("docs/figures/speed-up.svg", "Speed-up over PyTorch's own against elements"),
     "kept": lambda: chart("figures/memory.svg", "Bytes per element kept for backward"),
 }
 

@@ -14,7 +14,7 @@ pytest.importorskip("pandas")  # not on machines that run other tests alone
 from benchmarks import charts, report
 from benchmarks.cases import BOTH, FORWARD, TRAINING, Case, M
 from benchmarks.compare import compare
-from benchmarks.contenders import MAIN
+from benchmarks.contenders import IN_NETWORKS, MAIN
 from benchmarks.machine import Machine, Run
 from benchmarks.results import Results, load_all
 from scripts import splice_docs
@@ -40,12 +40,14 @@ def results(tmp_path: Path) -> Path:
     """A folder with the results of one machine: learnable is twice as fast as PReLU, fixed half as LeakyReLU."""
     times = dict(zip(MAIN, ([10.0, 40.0], [8.0, 16.0], [3.0, 3.0], [20.0, 80.0], [4.0, 8.0], [3.0, 3.0]), strict=True))
     operator = Case(suite="operators", subject="operator", task=BOTH, contenders=MAIN, numel=M)
-    network = Case(suite="networks", subject="MLP", task=TRAINING, contenders=MAIN)
+    network = Case(suite="networks", subject="MLP", task=TRAINING, contenders=IN_NETWORKS)
     found = Results(MACHINE)
     forward = Case(suite="operators", subject="operator", task=FORWARD, contenders=MAIN, numel=M)
     operators = rows(operator, times, kept=4 * M, beyond=0, peak=8 * M) + rows(forward, times)
     found.merge("operators", RUN, [*operators, {**operator.key, "contender": "oneDNN", "problem": "refused: wrong y"}])
-    found.merge("networks", RUN, rows(network, times, kept=5 << 20, peak=9 << 20))
+    step = rows(network, times, kept=6 << 20, peak=9 << 20)
+    step += rows(network, {"learnable, save=output": [9.0, 36.0]}, kept=3 << 20, peak=7 << 20)
+    found.merge("networks", RUN, step)
     found.save(tmp_path / "some-cpu.json")
     return tmp_path
 
@@ -65,7 +67,7 @@ def test_quick_results_are_not_reported(results: Path) -> None:
 def test_ratios_are_medians_of_ratios_within_a_process(results: Path) -> None:
     page = report.page(load_all(results)["some-cpu"])
     section = page.split("## Networks, training step, eager\n")[1].split("## ")[0]
-    assert "| MLP | 2.00 | **0.50** | 1.00 | 25 µs |" in section  # 20 / 10 and 80 / 40; losses are bold
+    assert "| MLP | 2.00 | **0.50** | 1.00 | 2.22 | 25 µs |" in section  # 20 / 10 and 80 / 40; losses are bold
 
 
 def test_a_page_has_every_row_and_what_was_not_timed(results: Path) -> None:
@@ -88,7 +90,7 @@ def test_pages_and_charts_are_the_same_every_time(results: Path, tmp_path: Path)
     assert report.page(loaded["some-cpu"]) == report.page(load_all(results)["some-cpu"])
     first = {path.name: path.read_bytes() for path in charts.draw_all(loaded, tmp_path / "figures")}
     again = {path.name: path.read_bytes() for path in charts.draw_all(loaded, tmp_path / "figures")}
-    assert first == again and first.keys() == {"speed-up.svg", "memory.svg"}
+    assert first == again and first.keys() == {"networks.svg", "speed-up.svg", "memory.svg"}
     for text in first.values():
         ElementTree.fromstring(text)
 
@@ -125,12 +127,13 @@ def test_compare_shows_what_is_beyond_the_spread(results: Path) -> None:
 
 def test_splicing_fills_markers_and_nothing_else(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splice_docs.results, "load_all", lambda: load_all(results))
-    text = "before\n<!-- networks -->\nold\n<!-- /networks -->\nafter\n"
+    text = "before\n<!-- memory -->\nold\n<!-- /memory -->\nafter\n"
     filled = splice_docs.fill(text)
-    assert filled.startswith("before\n<!-- networks -->\n") and filled.endswith("<!-- /networks -->\nafter\n")
-    assert "old" not in filled and "| MLP | 2.00 |" in filled and splice_docs.fill(filled) == filled
+    assert filled.startswith("before\n<!-- memory -->\n") and filled.endswith("<!-- /memory -->\nafter\n")
+    assert "old" not in filled and "| MLP | 6.00 | 6.00 | 3.00 | 6.00 | 0.50 | 0.78 |" in filled
+    assert splice_docs.fill(filled) == filled
     with pytest.raises(KeyError):
-        splice_docs.fill(text.replace("networks", "nothing"))
+        splice_docs.fill(text.replace("memory", "nothing"))
 
 
 def test_documents_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
