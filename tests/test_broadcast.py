@@ -79,11 +79,13 @@ def check_all_calls(source: Tensor, slopes: tuple[int, ...], device: str) -> Non
         torch.autograd.grad(call(x, alpha), inputs, grad)  # what is allocated once
 
         outputs: list[Tensor] = []
-        assert peak(lambda: outputs.append(call(x, alpha)), device) < size + bits + MIB, name  # noqa: B023
+        # On CUDA the workspace of d(alpha) alone may take 1 MiB; besides, there are copies of the slope's pieces.
+        beyond = MIB if device == "cpu" else MIB + 3 * min(4 * alpha.numel(), 256 * 1024)
+        assert peak(lambda: outputs.append(call(x, alpha)), device) < size + bits + beyond, name  # noqa: B023
         y = outputs.pop()
         gradients: list[Tensor] = []
         backward = lambda: gradients.extend(torch.autograd.grad(y, inputs, grad))  # noqa: B023, E731
-        assert peak(backward, device) < size + learned * 4 * alpha.numel() + MIB, name
+        assert peak(backward, device) < size + learned * 4 * alpha.numel() + beyond, name
 
         expected = formula(x, alpha)
         assert torch.equal(y, expected) and y.dtype == dtype, name

@@ -51,25 +51,18 @@ struct Inputs {
   static constexpr int kPacks = Packs<Operand>::kPacks;
 
   typename Operand::Raw grad[kPacks], saved[kPacks];
-  // In the output. It is dense, so the index type holds its places, in half the registers; where the view is dense too, the
-  // compiler may add a constant to an address in 64 bits.
-  using Offset = std::conditional_t<std::is_same_v<Operand, Dense<typename Operand::T, typename Operand::Index>>,
-                                    uint64_t, typename Operand::Index>;
-  Offset offset[kPacks];
-  unsigned mask[kPacks];  // the byte that holds the pack's bits
+  int64_t offset[kPacks];  // in the output
+  unsigned mask[kPacks];   // the byte that holds the pack's bits
 
   template <typename Kind>
   __device__ __forceinline__ Inputs(const Backward<Operand, Kind>& p, const Packs<Operand>& packs) : saved(), mask() {
     load_all(p.grad, packs, grad);
     if (p.kind.saved != Saved::Mask) load_all(p.saved, packs, saved);
-    int64_t place[kPacks];
-    p.output.view.offsets(packs.i, place);
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) offset[u] = Offset(place[u]);
+    p.output.view.offsets(packs.i, offset);
     if (!p.has_mask()) return;
 #pragma unroll
     for (int u = 0; u < kPacks; ++u) {
-      if (packs.count[u] > 0) mask[u] = p.mask[offset[u] / 8];
+      if (packs.count[u] > 0) mask[u] = p.mask[uint64_t(offset[u]) / 8];
     }
   }
 };
@@ -94,7 +87,7 @@ __device__ __forceinline__ void backward_pack(const Backward<Operand, Kind>& p, 
   V grad[kWidth], saved[kWidth], result[kWidth];
   Operand::unpack(in.grad[u], grad);
   Operand::unpack(in.saved[u], saved);
-  const unsigned bits = in.mask[u] >> unsigned(in.offset[u] % 8);
+  const unsigned bits = in.mask[u] >> (unsigned(in.offset[u]) % 8);
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
     const Slope<V> slope = slope_of(j);

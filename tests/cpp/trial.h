@@ -125,8 +125,7 @@ inline void try_backward(Random& random, int number, const Shape& shape, const s
     forward.formula = Formula::LeakyReLUSigned;
     oracle_forward(forward, saved.buffer, mask.data());
   }
-  if (numel > 0 && random.one_in(3))
-    args.output_view = permutation(shape);  // any bits will do for the mask
+  if (numel > 0 && random.one_in(3)) args.output_view = permutation(shape);  // any bits will do for the mask
   args.grad = grad.buffer.data();
   args.grad_view = grad.view;
   if (args.kind != Saved::Mask) {
