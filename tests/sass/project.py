@@ -44,7 +44,8 @@ def find_cuobjdump():
         if (folder / "cuobjdump").exists():
             for other in folders:
                 if (other / "nvdisasm").exists():
-                    os.environ["PATH"] = f"{other}{os.pathsep}{os.environ.get('PATH', '')}"
+                    # Behind the rest: the folder may have an nvcc too, which must not take the place of the first.
+                    os.environ["PATH"] = f"{os.environ.get('PATH', '')}{os.pathsep}{other}"
                     return folder / "cuobjdump"
     fail(NO_CUOBJDUMP.format(python=sys.executable))
     return None
