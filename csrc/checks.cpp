@@ -2,6 +2,8 @@
 
 #include <ATen/Dispatch.h>
 
+#include <algorithm>
+
 namespace leaky_ext {
 
 using at::IntArrayRef;
@@ -20,6 +22,21 @@ DType dtype_of(const Tensor& tensor, const char* name) {
     default:
       TORCH_CHECK_TYPE(false, "leaky_ext: ", name, " must be float64, float32, float16 or bfloat16, got torch.",
                        c10::getDtypeNames(tensor.scalar_type()).first);
+  }
+}
+
+void check_no_overlap(const Tensor& x) {
+  if (x.numel() == 0) return;
+  Dims dims;
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    if (x.size(d) > 1) dims.push_back(d);
+  }
+  std::sort(dims.begin(), dims.end(), [&](int64_t a, int64_t b) { return x.stride(a) < x.stride(b); });
+  int64_t reach = 0;  // the furthest element along the dimensions so far
+  for (const int64_t d : dims) {
+    TORCH_CHECK(x.stride(d) > reach, "leaky_ext: elements of x, of shape ", x.sizes(), " and strides ", x.strides(),
+                ", share memory, so x cannot be changed in place: use the out-of-place function");
+    reach += (x.size(d) - 1) * x.stride(d);
   }
 }
 

@@ -13,6 +13,9 @@ DType dtype_of(const at::Tensor& tensor, const char* name);
 // The rules for alpha: its sizes with 1 for each dimension of x that it lacks, or nothing where it has one element.
 Dims slope_sizes(at::IntArrayRef x, const at::Tensor& alpha, int64_t channel_dim);
 
+// RuntimeError if two elements of x may lie in the same memory, so that x cannot be changed in place.
+void check_no_overlap(const at::Tensor& x);
+
 void check_device(const at::Tensor& x, const at::Tensor& other, const char* name);
 void check_slope(const at::Tensor& x, const at::Tensor& alpha);
 

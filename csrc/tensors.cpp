@@ -154,7 +154,7 @@ Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool wa
   const Order order(x.sizes(), x.strides(), has_slopes ? IntArrayRef(sizes) : IntArrayRef());
   std::optional<Operand> operand;
   if (in_place) {
-    at::assert_no_internal_overlap(x);
+    check_no_overlap(x);
     if (slope.alpha) at::assert_no_overlap(x, *slope.alpha);
     TORCH_CHECK(order.view_of(x.strides(), &args.y_view), "leaky_ext: x of shape ", x.sizes(), " and strides ",
                 x.strides(), " is too scattered to be changed in place; use the out-of-place function");

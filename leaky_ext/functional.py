@@ -150,8 +150,9 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
 
     The building block of surrogate gradients: ``straight_through(torch.sign(x), torch.tanh(x))``. The result is new
     memory, which may be changed in place; `x_forward` is never written to, and nothing is kept for backward. Unlike
-    ``x_backward + (x_forward - x_backward).detach()`` it is right at infinities. (Exported and traced, and compiled by
-    backends other than Inductor and PyTorch's own, the gradient is 0 where x_backward is not finite.)
+    ``x_backward + (x_forward - x_backward).detach()`` it is right at infinities. (Exported and traced,
+    compiled by backends other than Inductor and PyTorch's own, and in torch.func transforms that are compiled, the
+    gradient is 0 where x_backward is not finite.)
 
     Args:
         x_forward: any floating tensor. No gradient reaches it.

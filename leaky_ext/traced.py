@@ -8,9 +8,11 @@ from torch import nn
 from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 
+_ATEN = torch.ops.aten  # as in graphs of torch.export
 _RELU = {F.relu: False, torch.relu: False, F.relu_: True, "relu": False, "relu_": True}  # to: is it in place?
-_LEAKY = {F.leaky_relu: False, F.leaky_relu_: True}
-_PRELU = (F.prelu, torch.prelu, "prelu")
+_RELU |= {_ATEN.relu.default: False, _ATEN.relu_.default: True}
+_LEAKY = {F.leaky_relu: False, F.leaky_relu_: True, _ATEN.leaky_relu.default: False, _ATEN.leaky_relu_.default: True}
+_PRELU = (F.prelu, torch.prelu, "prelu", _ATEN.prelu.default)
 
 
 @dataclass

@@ -72,12 +72,22 @@ def test_in_place_on_a_leaf_that_needs_a_gradient(function: Callable[..., Tensor
     assert x.tolist() == [-1.0] * 5
 
 
+@pytest.mark.parametrize("strides", [(0, 1), (1, 1), (2, 1), (1, 2)])
 @pytest.mark.parametrize("function", FUNCTIONS[1::2], ids=lambda f: f.__name__)
-def test_in_place_on_overlapping_memory(function: Callable[..., Tensor]) -> None:
-    x = torch.full((1, 3), -1.0)
+def test_in_place_on_overlapping_memory(function: Callable[..., Tensor], strides: tuple[int, int]) -> None:
+    x = torch.full((12,), -1.0)
     with pytest.raises(RuntimeError, match="memory"):
-        function(x.expand(4, 3), 0.1)
-    assert x.tolist() == [[-1.0] * 3]
+        function(x.as_strided((4, 3), strides), 0.1)
+    assert x.tolist() == [-1.0] * 12
+
+
+@pytest.mark.parametrize(
+    "size, strides", [((4, 3), (3, 1)), ((4, 3), (1, 4)), ((2, 3), (2, 4)), ((1, 3), (0, 1)), ((0, 3), (0, 0))]
+)
+def test_in_place_on_memory_of_its_own(size: tuple[int, int], strides: tuple[int, int]) -> None:
+    x = torch.full((12,), -1.0)
+    leaky_ext.learnable_leaky_relu_(x.as_strided(size, strides), 0.5)
+    assert x.eq(-0.5).sum() == size[0] * size[1]
 
 
 def test_in_place_on_memory_of_the_slopes() -> None:

@@ -219,3 +219,18 @@ def test_misuse_of_functions(make, rules, message):
     with pytest.raises(ValueError, match=message):
         convert(model, rules, functions=True)
     assert getattr(model, "code", None) == code
+
+
+def test_calls_in_an_exported_graph():
+    class Calls(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([0.3, 0.2, 0.1]))
+
+        def forward(self, x):
+            return F.leaky_relu(torch.relu(F.prelu(x, self.weight) + 1) - 2, 0.1)
+
+    model, x = Calls(), torch.randn(2, 3, 4)
+    graph = torch.export.export(model, (x,)).module()
+    assert len(convert(graph, EVERY, functions=True)) == 3
+    torch.testing.assert_close(graph(x), model(x))
