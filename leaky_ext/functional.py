@@ -47,10 +47,11 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
             - as many dimensions as x: broadcast against x, whose shape never grows. Where x and alpha both are 1-D,
               broadcasting takes precedence over the per-channel rule.
         channel_dim: the dimension of x that slopes go with; negative counts from the end. Without effect otherwise.
-        save: what is kept for backward where alpha needs a gradient: ``"input"``, or ``"output"``, which the next layer
+        save: what is kept for backward if alpha requires grad: ``"input"``, or ``"output"``, which the next layer
             usually keeps anyway. x is then rebuilt as y / alpha, to the precision of y. Unless all slopes are positive,
-            1 bit per element is kept too (on CUDA always: reading the slopes would wait for the device). Where alpha
-            does not require grad, 1 bit per element is kept and nothing else.
+            1 bit per element is kept too. On CUDA, where reading the slopes would wait for the device, only a module
+            with ``alpha_bounds`` above 0 is known to have positive slopes. If alpha does not require grad, 1 bit per
+            element is kept and nothing else.
 
     Returns:
         Tensor of x's shape and dtype, and x's strides where x is dense. Each element is computed in float32 (float64
