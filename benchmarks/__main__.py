@@ -17,7 +17,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--quick", action="store_true", help="a few rows of each; results are not kept by git")
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     run.add_argument("--threads", type=int, help="default: torch's")
-    run.add_argument("--only", metavar="TEXT", help="networks and blocks with this in their name; other rows stay")
+    run.add_argument("--only", metavar="TEXT", help="cases with this in 'subject, task, malloc'; other rows stay")
     run.add_argument("--seconds", type=float, help="of timing, for each case in each process; default: the suite's")
     run.add_argument("--out", type=Path, metavar="FILE", help="default: benchmarks/results/MACHINE.json")
 

@@ -50,6 +50,10 @@ class Case:
         return (self.numel,) if self.layout == "flat" else (self.numel // (64 * 1024), 64, 32, 32)
 
     @property
+    def name(self) -> str:
+        return f"{self.subject}, {self.task}, {self.malloc}"
+
+    @property
     def key(self) -> dict[str, str | int | bool]:
         """What identifies the case in tables."""
         return {name: getattr(self, name) for name in KEY}

@@ -39,14 +39,15 @@ def run(
 ) -> Path:
     """Measures suites one after the other. What a suite found is in the file as soon as it is done or interrupted.
 
-    `only`: cases whose subject has this in its name. `seconds`: in place of SECONDS of the suite.
+    `only`: cases that have this in their name, for example "UNet 3-D" or "training step, default". `seconds`: in place
+    of SECONDS of the suite.
     """
     machine = this_machine(device)
     path = out or RESULTS / f"{machine.slug}{'.quick' if quick else ''}.json"
     threads = threads or torch.get_num_threads()
     chosen = {suite: select(suite, device=device, threads=threads, quick=quick) for suite in suites}
     if only is not None:
-        chosen = {suite: [case for case in cases if only in case.subject] for suite, cases in chosen.items()}
+        chosen = {suite: [case for case in cases if only in case.name] for suite, cases in chosen.items()}
         if not any(chosen.values()):
             raise SystemExit(f"no case of {', '.join(suites)} has {only!r} in its name")
     for suite, cases in chosen.items():
