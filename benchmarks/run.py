@@ -136,8 +136,8 @@ def in_own_processes(
         with contextlib.ExitStack() as stack:
             pools = {name: stack.enter_context(fresh_process(case.malloc)) for name in names}
             try:
-                for name, pool in pools.items():
-                    results[name] = pool.submit(worker.hold, replace(case, contenders=(name,)), process).result()
+                holds = [pool.submit(worker.hold, replace(case, contenders=(n,)), process) for n, pool in pools.items()]
+                results = dict(zip(names, (future.result() for future in holds), strict=True))  # compile at once
                 timers = {name: timer_in(pools[name]) for name in names if "problem" not in results[name]}
                 for name, samples in measure(timers, seconds=seconds, seed=process).items():
                     results[name]["samples"] = samples
