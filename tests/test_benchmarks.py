@@ -17,6 +17,7 @@ from torch import Tensor, nn
 pytest.importorskip("pandas")  # not on machines that run other tests alone
 
 from benchmarks import run
+from benchmarks.capacity import largest
 from benchmarks.cases import BOTH, FORWARD, INFERENCE, SIZES, SUITES, THEN_READ, TRAINING, Case, select
 from benchmarks.contenders import BY_HAND, CONTENDERS, MAIN, PEER, Contender, Layer, where
 from benchmarks.machine import this_machine, this_run
@@ -328,3 +329,9 @@ def test_only_what_no_case_is_named_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no case of calls, networks has 'no-such-network' in its name"):
         run.run(["calls", "networks"], device="cpu", quick=True, threads=1, only="no-such-network", out=out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("limit", [1, 7, 64, 100])
+@pytest.mark.parametrize("capacity", [0, 1, 2, 3, 5, 63, 64, 65, 1000])
+def test_the_largest_batch_is_found(capacity: int, limit: int) -> None:
+    assert largest(lambda batch: batch <= capacity, limit) == min(capacity, limit)
