@@ -62,7 +62,7 @@ def networks(results: dict[str, Results]) -> Figure | None:
     kept, speed = kept.loc[names], speed.loc[names]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.4 * len(names) + 2), sharey=True, layout="constrained")
     left.barh(names, kept[SMALL] / kept["PReLU"], color=COLOURS[5], label='kept by convert(model, save="output")')
-    texts = [f"{ours / MIB:.3g} of {own / MIB:.3g} MiB" for ours, own in zip(kept[SMALL], kept["PReLU"], strict=True)]
+    texts = [f"{a / MIB:,.0f} of {b / MIB:,.0f} MiB" for a, b in zip(kept[SMALL], kept["PReLU"], strict=True)]
     for name, text in zip(names, texts, strict=True):
         left.text(1.03, name, text, va="center", fontsize=8)
     left.plot(kept["ReLU"] / kept["PReLU"], names, "D", color=COLOURS[1], label="kept with nn.ReLU")
