@@ -1,7 +1,7 @@
 """`python -m benchmarks.capacity --gib 8`: the largest batch whose training step fits into a GPU's memory.
 
-A row for each network, a column for each way to have its PReLU. Memory is capped by PyTorch's allocator, so that a large
-GPU can stand for a small one. Times are not measured.
+A row for each network, a column for each way to have its PReLU. Memory is capped by PyTorch's allocator, so a large GPU
+can stand for a small one. Times are not measured.
 """
 
 from __future__ import annotations
