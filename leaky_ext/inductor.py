@@ -63,8 +63,9 @@ def backward(
         if not need_x:
             return None, None
         if kind == INPUT_OF_RELU:
+            # The sign of y, -0.0 included, and NaN. Inductor's CPU code runs torch.signbit element by element.
             y = forward(x, alpha, value, channel_dim, RELU)
-            negative = _kept_as_byte(torch.signbit(y) | (y != y), wide)
+            negative = _kept_as_byte(~(torch.reciprocal(y) >= 0), wide)
         else:
             negative = _kept_as_byte(~(x >= 0), wide)
         return torch.where(negative, slope * wide, wide).to(grad.dtype), None
