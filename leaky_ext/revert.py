@@ -1,5 +1,6 @@
 """Replace the activations of leaky_ext by PyTorch's own: to export, to deploy, or to share a model."""
 
+import torch
 from torch import nn
 
 from ._replace import Conversion, Rules, replace
@@ -70,7 +71,11 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
                 raise ValueError(f"{what}, and nn.LeakyReLU has one slope: 'prelu' is the rule for it")
             if stored.is_meta:
                 raise ValueError(f"{what} on the meta device, which holds no slope for nn.LeakyReLU: load it first")
-            return nn.LeakyReLU(float(old.slope()), old.inplace), "g before, negative_slope * g now", ""
+            return (
+                nn.LeakyReLU(torch.as_tensor(old.slope()).item(), old.inplace),
+                "g before, negative_slope * g now",
+                "",
+            )
         if slopes > 1 and old.channel_dim != 1:
             raise ValueError(
                 f"{what}, and the slopes of nn.PReLU go with dimension 1: put "
