@@ -13,12 +13,11 @@ import pandas as pd
 import torch
 
 from .cases import TRAINING, Case
-from .contenders import CONTENDERS
+from .contenders import CHOICES, CONTENDERS
 from .problems import NetworkProblem
-from .tables import SMALL, markdown
+from .tables import markdown
 
 SUBJECTS = ("Real-ESRGAN compact, 256 px", "iResNet-50", "MONAI UNet 2-D", "Conv-TasNet, 1 s")
-COLUMNS = {"nn.PReLU": "PReLU", "convert": "learnable", 'convert, save="output"': SMALL, "nn.ReLU": "ReLU"}
 
 
 def largest(fits: Callable[[int], bool], limit: int = 1 << 14) -> int:
@@ -53,7 +52,7 @@ def main() -> None:
     rows = []
     for subject in SUBJECTS:
         row = {"largest batch": subject}
-        for title, name in COLUMNS.items():
+        for title, name in CHOICES.items():
             row[title] = str(largest(lambda batch, subject=subject, name=name: step_fits(subject, name, batch)))
         rows.append(row)
     print(f"{torch.cuda.get_device_name()}, {gib:g} GiB, torch {torch.__version__}, float32\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .contenders import BY_HAND, IN_NETWORKS, MAIN, PEER
+from .contenders import BY_HAND, MAIN, NETWORK_CONTENDERS, PEER, SMALL
 from .networks import BLOCKS, NETWORKS
 
 K, M = 1_000, 1 << 20
@@ -85,7 +85,7 @@ def operators(*, threads: int, quick: bool) -> Iterator[Case]:
             yield replace(case, malloc="kept")
             yield replace(case, malloc="kept", dtype="bfloat16")
         if numel in (10 * K, M, 16 * M):
-            names = (*PEER, "learnable, save=output", *(name for names in BY_HAND.values() for name in names))
+            names = (*PEER, SMALL, *(name for names in BY_HAND.values() for name in names))
             yield replace(case, contenders=names, group="by hand")
     for numel in (M // 2,) if quick else (M // 2, M, 4 * M, 16 * M):
         per_channel = replace(both, numel=numel, contenders=("learnable", "PReLU", "oneDNN"), layout="nchw")
@@ -100,7 +100,7 @@ def calls(*, threads: int, quick: bool) -> Iterator[Case]:
     for task in (BOTH, FORWARD):
         yield Case(
             suite="calls", subject="operator", task=task, numel=100, threads=threads,
-            contenders=(*MAIN, "learnable, save=output", "where", "detach", "NSReLU"),
+            contenders=(*MAIN, SMALL, "where", "detach", "NSReLU"),
         )  # fmt: skip
 
 
@@ -123,7 +123,9 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
     for name, network in NETWORKS.items():
         if not network.available or (quick and name not in few):
             continue
-        case = Case(suite="networks", subject=name, task=TRAINING, contenders=(*IN_NETWORKS, "none"), threads=threads)
+        case = Case(
+            suite="networks", subject=name, task=TRAINING, contenders=(*NETWORK_CONTENDERS, "none"), threads=threads
+        )
         yield case
         if network.large:
             continue
@@ -137,7 +139,7 @@ def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
     for case in networks(threads=threads, quick=quick):
         wanted = case.subject == "MLP" if quick else not NETWORKS[case.subject].large
         if wanted and case.task == TRAINING and case.malloc == "default":
-            yield replace(case, suite="networks-compiled", compiled=True, contenders=IN_NETWORKS)
+            yield replace(case, suite="networks-compiled", compiled=True, contenders=NETWORK_CONTENDERS)
 
 
 SUITES = {

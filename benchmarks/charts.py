@@ -13,10 +13,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from .cases import BOTH, TRAINING, M, size_name
-from .contenders import CONTENDERS, PEER
+from .cases import BOTH, M, size_name
+from .contenders import CONTENDERS, PEER, SMALL
 from .results import Results
-from .tables import MIB, OWN, SMALL, by_case, pick, versus
+from .tables import MIB, OWN, by_case, by_network, pick, training_steps, versus
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
@@ -42,22 +42,13 @@ def draw_all(results: dict[str, Results], folder: Path) -> Iterator[Path]:
                 plt.close(figure)
 
 
-def network_rows(results: dict[str, Results]) -> tuple[str, Any] | None:
-    """The machine whose results draw the chart, and a training step of each network as PyTorch's PReLU's shares."""
-    for result in results.values():
-        frame = pick(result.frame(), suite="networks", task=TRAINING, malloc="default", problem="")
-        kept = frame.pivot_table(index="subject", columns="contender", values="kept", sort=False)
-        if SMALL in kept:
-            return result.machine.title, (kept, versus(by_case(frame).set_index("subject"), SHARES))
-    return None
-
-
 def networks(results: dict[str, Results]) -> Figure | None:
     """What a training step keeps and takes, in shares of PReLU's; one line for each network."""
-    found = network_rows(results)
+    found = training_steps(results)
     if found is None:
         return None
-    title, (kept, speed) = found
+    title, frame = found
+    kept, speed = by_network(frame, "kept"), versus(by_case(frame).set_index("subject"), SHARES)
     names = [name for name in reversed(kept.index) if name in speed.index]
     kept, speed = kept.loc[names], speed.loc[names]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.4 * len(names) + 2), sharey=True, layout="constrained")

@@ -115,7 +115,10 @@ CONTENDERS: dict[str, Contender] = {
 # leaky_ext's -> PyTorch's own of the same kind, and the formulas written by hand that do what it does.
 PEER = {"learnable": "PReLU", "fixed": "LeakyReLU", "straight-through": "ReLU"}
 MAIN = (*PEER, *PEER.values())
-IN_NETWORKS = (*MAIN, "learnable, save=output")
+SMALL = "learnable, save=output"  # a learned slope that keeps the least
+NETWORK_CONTENDERS = (*MAIN, SMALL)
+# What a user of nn.PReLU can write -> the contender that it is.
+CHOICES = {"nn.PReLU": "PReLU", "convert": "learnable", 'convert, save="output"': SMALL, "nn.ReLU": "ReLU"}
 BY_HAND = {
     "learnable": ("where", "clamp"),
     "fixed": ("where, fixed",),

@@ -10,10 +10,24 @@ import pandas as pd
 
 from . import charts, tables
 from .cases import BOTH, FORWARD, INFERENCE, THEN_READ, TRAINING, size_name
-from .contenders import BY_HAND, IN_NETWORKS, MAIN
+from .contenders import BY_HAND, CHOICES, MAIN, NETWORK_CONTENDERS, SMALL
 from .machine import ROOT
 from .results import RESULTS, Results, load_all
-from .tables import OWN, by_case, describe, duration, in_full, markdown, memory, pick, ratios, speedup, versus
+from .tables import (
+    OWN,
+    by_case,
+    by_network,
+    describe,
+    duration,
+    in_full,
+    markdown,
+    memory,
+    pick,
+    ratios,
+    speedup,
+    training_steps,
+    versus,
+)
 
 PAGES, FIGURES = ROOT / "docs" / "benchmarks", ROOT / "docs" / "figures"
 HOW_TO_READ = (
@@ -47,21 +61,15 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str
 
 def memory_of_networks(results: dict[str, Results]) -> str:
     """MiB that a training step keeps, eager, float32. The same on every CPU: the first machine's rows are taken."""
-    for result in results.values():
-        frame = pick(result.frame(), suite="networks", task=TRAINING, malloc="default", problem="")
-        kept, peak = (
-            frame.pivot_table(index="subject", columns="contender", values=v, sort=False) for v in ("kept", "peak")
-        )
-        if tables.SMALL in kept:
-            break
-    else:
+    found = training_steps(results)
+    if found is None:
         return NOTHING
+    kept, peak = (by_network(found[1], column) for column in ("kept", "peak"))
     shown = pd.DataFrame({"MiB kept for a training step of": kept.index})
-    names = {"nn.PReLU": "PReLU", "convert": "learnable", 'convert, save="output"': tables.SMALL, "nn.ReLU": "ReLU"}
-    for title, name in names.items():
+    for title, name in CHOICES.items():
         shown[title] = kept[name].map(tables.mebibytes).values
-    shown["share of nn.PReLU"] = (kept[tables.SMALL] / kept["PReLU"]).map("{:.2f}".format).values
-    shown["share of its peak"] = (peak[tables.SMALL] / peak["PReLU"]).map("{:.2f}".format).values
+    shown["share of nn.PReLU"] = (kept[SMALL] / kept["PReLU"]).map("{:.2f}".format).values
+    shown["share of its peak"] = (peak[SMALL] / peak["PReLU"]).map("{:.2f}".format).values
     return markdown(shown)
 
 
@@ -105,8 +113,8 @@ def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
                 rows = pick(frame, suite=suite, task=task, malloc=malloc)
                 yield f"Networks, {task}, {how}{words}", ratios(rows, describe, tables.IN_NETWORKS)
         rows = pick(frame, suite=suite, malloc="default")
-        yield f"Networks, {how}: MiB kept for backward", memory(rows, IN_NETWORKS)
-        yield f"Networks, {how}: peak of a training step, MiB", memory(rows, IN_NETWORKS, "peak")
+        yield f"Networks, {how}: MiB kept for backward", memory(rows, NETWORK_CONTENDERS)
+        yield f"Networks, {how}: peak of a training step, MiB", memory(rows, NETWORK_CONTENDERS, "peak")
 
     yield from operators(pick(frame, suite="operators"), kept)
 

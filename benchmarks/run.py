@@ -132,12 +132,13 @@ def in_own_processes(
     """
     for case in cases:
         names = without_problems(case, found).contenders
-        results: worker.Results = {}
         with contextlib.ExitStack() as stack:
             pools = {name: stack.enter_context(fresh_process(case.malloc)) for name in names}
             try:
                 holds = [pool.submit(worker.hold, replace(case, contenders=(n,)), process) for n, pool in pools.items()]
-                results = dict(zip(names, (future.result() for future in holds), strict=True))  # compile at once
+                results: worker.Results = dict(
+                    zip(names, (future.result() for future in holds), strict=True)
+                )  # compile at once
                 timers = {name: timer_in(pools[name]) for name in names if "problem" not in results[name]}
                 for name, samples in measure(timers, seconds=seconds, seed=process).items():
                     results[name]["samples"] = samples

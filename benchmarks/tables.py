@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from .cases import KEY, size_name
-from .contenders import PEER
+from .cases import KEY, TRAINING, size_name
+from .contenders import PEER, SMALL
+from .results import Results
 
 MIB = 1 << 20
 
@@ -80,11 +81,24 @@ def versus(cases: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.Data
 
 
 OWN = {f"{ours} / {peer}": (ours, peer) for ours, peer in PEER.items()}
-SMALL = "learnable, save=output"
 IN_NETWORKS = OWN | {
     "save=output / PReLU": (SMALL, "PReLU"),
     "none / PReLU": ("none", "PReLU"),  # what no activation at all would gain
 }
+
+
+def training_steps(results: Mapping[str, Results]) -> tuple[str, pd.DataFrame] | None:
+    """The first machine whose rows have save="output", and its rows of eager training steps of networks."""
+    for result in results.values():
+        frame = pick(result.frame(), suite="networks", task=TRAINING, malloc="default", problem="")
+        if SMALL in set(frame["contender"]):
+            return result.machine.title, frame
+    return None
+
+
+def by_network(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A line for each network, a column for each contender."""
+    return frame.pivot_table(index="subject", columns="contender", values=column, sort=False)
 
 
 def ratios(

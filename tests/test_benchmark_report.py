@@ -14,7 +14,7 @@ pytest.importorskip("pandas")  # not on machines that run other tests alone
 from benchmarks import charts, report
 from benchmarks.cases import BOTH, FORWARD, TRAINING, Case, M
 from benchmarks.compare import compare
-from benchmarks.contenders import IN_NETWORKS, MAIN
+from benchmarks.contenders import MAIN, NETWORK_CONTENDERS, SMALL
 from benchmarks.machine import Machine, Run
 from benchmarks.results import Results, load_all
 from scripts import splice_docs
@@ -40,13 +40,13 @@ def results(tmp_path: Path) -> Path:
     """A folder with the results of one machine: learnable is twice as fast as PReLU, fixed half as LeakyReLU."""
     times = dict(zip(MAIN, ([10.0, 40.0], [8.0, 16.0], [3.0, 3.0], [20.0, 80.0], [4.0, 8.0], [3.0, 3.0]), strict=True))
     operator = Case(suite="operators", subject="operator", task=BOTH, contenders=MAIN, numel=M)
-    network = Case(suite="networks", subject="MLP", task=TRAINING, contenders=IN_NETWORKS)
+    network = Case(suite="networks", subject="MLP", task=TRAINING, contenders=NETWORK_CONTENDERS)
     found = Results(MACHINE)
     forward = Case(suite="operators", subject="operator", task=FORWARD, contenders=MAIN, numel=M)
     operators = rows(operator, times, kept=4 * M, beyond=0, peak=8 * M) + rows(forward, times)
     found.merge("operators", RUN, [*operators, {**operator.key, "contender": "oneDNN", "problem": "refused: wrong y"}])
     step = rows(network, times, kept=6 << 20, peak=9 << 20)
-    step += rows(network, {"learnable, save=output": [9.0, 36.0]}, kept=3 << 20, peak=7 << 20)
+    step += rows(network, {SMALL: [9.0, 36.0]}, kept=3 << 20, peak=7 << 20)
     found.merge("networks", RUN, step)
     found.save(tmp_path / "some-cpu.json")
     return tmp_path
