@@ -71,6 +71,7 @@ def convert(
     """
     calls = {call.name: call for call in function_calls(model)} if functions else {}
     safe = safe_in_place(model) if inplace else set()
+    wrappers = {type_.__name__ for module in model.modules() for type_ in type(module).__mro__}.intersection(_WRAPPERS)
 
     def make(old: Any, kind: str, name: str) -> tuple[nn.Module, str, str]:
         new: Slope
@@ -94,8 +95,7 @@ def convert(
         elif kind == "straight_through":
             new = StraightThroughReLU(start, inplace=overwrites)
         else:
-            classes = {type_.__name__ for module in model.modules() for type_ in type(module).__mro__}
-            if wrappers := classes.intersection(_WRAPPERS):
+            if wrappers:
                 raise ValueError(f"{name!r} would get a parameter that {wrappers} do not know: convert before wrapping")
             where = _near(model, name)
             new = LearnableLeakyReLU(1, start, save=keep, inplace=overwrites, alpha_bounds=alpha_bounds, **where)
