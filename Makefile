@@ -1,6 +1,6 @@
 # A fresh machine needs python3 (with its venv module and headers), a C++ compiler and make: the rest is installed into
-# .venv, what `make lint` needs into .venv-lint, and nvcc, if there is none, into .venv-cuda. docs/environment.md has the variables:
-# `make test TORCH=torch==2.15.0 VENV=.venv-2.15 JOBS=8`.
+# .venv, what `make lint` needs into .venv-lint, and nvcc, if there is none, into .venv-cuda. docs/environment.md has the
+# variables: `make test TORCH=torch==2.15.0 VENV=.venv-2.15 JOBS=8`.
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 VENV ?= .venv

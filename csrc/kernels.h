@@ -15,8 +15,8 @@ struct Shape {
   int64_t numel() const { return outer * channels * inner; }
 };
 
-// Where an operand keeps element i. ndim == 0: at i. Else i is an index over `size` (outermost
-// first, adjacent dimensions merged), and `stride`, in elements, gives the place. Strides may be 0 or negative.
+// Where an operand keeps element i. ndim == 0: at i. Else i is an index over `size` (outermost first, adjacent dimensions
+// merged), and `stride`, in elements, gives the place. Strides may be 0 or negative.
 struct StridedView {
   static constexpr int kMaxDims = 8;
   int ndim = 0;
