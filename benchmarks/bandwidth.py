@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leaky_ext.autograd import INPUT, MASK
-from leaky_ext.reference import LEAKY_RELU
+from leaky_ext.enums import INPUT, LEAKY_RELU, MASK
 
 from .timing import Call, measure, timers
 

@@ -7,7 +7,7 @@
 //   kind           Saved of kernels.h, what `saved` and `mask` are: 0 x, 1 y, 2 y and the mask, 3 the mask alone;
 //                  4 and 5 are x too: a compiler may keep y of the straight-through ReLU (4), or y of the leaky ReLU
 //                  and whether x is negative (5), and compute the gradients from these
-//   revision       of leaky_ext/inductor.py; unused here. PyTorch's caches of compiled graphs hold it in their keys
+//   revision       of leaky_ext/operators/inductor.py; unused here. PyTorch's caches of compiled graphs hold it in their keys
 //   stride         of y, where the mask alone was saved and y is not contiguous: the mask is in y's memory order
 #pragma once
 
@@ -64,25 +64,25 @@ using at::Tensor;
 
 struct Forward : Operator<Forward, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
   static constexpr const char* kSchema =
-      "forward(Tensor x, Tensor? alpha, Scalar value=0.01, int channel_dim=1, int formula=0) -> Tensor";
+      "forward(Tensor x, Tensor? alpha, Scalar value, int channel_dim, int formula) -> Tensor";
 };
 
 struct ForwardMask
     : Operator<ForwardMask, Pair(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
   static constexpr const char* kSchema =
-      "forward_mask(Tensor x, Tensor? alpha, Scalar value=0.01, int channel_dim=1, int formula=0) "
+      "forward_mask(Tensor x, Tensor? alpha, Scalar value, int channel_dim, int formula) "
       "-> (Tensor y, Tensor mask)";
 };
 
 struct Forward_ : Operator<Forward_, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
   static constexpr const char* kSchema =
-      "forward_(Tensor(a!) x, Tensor? alpha, Scalar value=0.01, int channel_dim=1, int formula=0) -> Tensor(a!)";
+      "forward_(Tensor(a!) x, Tensor? alpha, Scalar value, int channel_dim, int formula) -> Tensor(a!)";
 };
 
 struct ForwardMask_
     : Operator<ForwardMask_, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
   static constexpr const char* kSchema =
-      "forward_mask_(Tensor(a!) x, Tensor? alpha, Scalar value=0.01, int channel_dim=1, int formula=0) "
+      "forward_mask_(Tensor(a!) x, Tensor? alpha, Scalar value, int channel_dim, int formula) "
       "-> Tensor mask";
 };
 
@@ -98,8 +98,8 @@ struct Backward
     : Operator<Backward, Pair(const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                               const Scalar&, int64_t, int64_t, at::OptionalSymIntArrayRef, Need)> {
   static constexpr const char* kSchema =
-      "backward(Tensor grad, Tensor? saved, Tensor? mask, Tensor? alpha, Scalar value=0.01, int channel_dim=1, "
-      "int kind=0, SymInt[]? stride=None, bool[2] output_mask=[True, True]) -> (Tensor grad_x, Tensor grad_alpha)";
+      "backward(Tensor grad, Tensor? saved, Tensor? mask, Tensor? alpha, Scalar value, int channel_dim, "
+      "int kind, SymInt[]? stride, bool[2] output_mask) -> (Tensor grad_x, Tensor grad_alpha)";
 };
 
 }  // namespace operators

@@ -3,7 +3,7 @@
 from . import _installed  # noqa: F401  # isort: skip  (before anything else of the package)
 from . import _torch_check  # noqa: F401  # isort: skip  (before anything that loads the native module)
 
-from . import fake, reference  # noqa: F401
+from . import operators, reference  # noqa: F401
 from ._build import VERSION as __version__
 from ._replace import Conversion
 from .config import show_config

@@ -39,7 +39,8 @@ def version_of(spec: ModuleSpec) -> str:
 
 def edited(installed: Path) -> list[str]:
     """Names the Python files that are not the same here as in the installed package."""
-    names = {file.name for folder in (PACKAGE, installed) for file in folder.glob("*.py")} - {"_build.py"}
+    folders = (PACKAGE, installed)
+    names = {str(file.relative_to(folder)) for folder in folders for file in folder.rglob("*.py")} - {"_build.py"}
 
     def contents(folder: Path, name: str) -> bytes | None:
         return (folder / name).read_bytes() if (folder / name).exists() else None

@@ -14,15 +14,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from . import fake  # noqa: F401  (defines the operators)
-from .reference import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
+from . import operators  # noqa: F401  (defines them)
+from .enums import INPUT, LEAKY_RELU, LEAKY_RELU_SIGNED, MASK, OUTPUT, RELU
 
 __all__ = ["KeepInput", "KeepMask", "KeepOutput", "PassGradient"]
 
 ops = torch.ops.leaky_ext
-
-# What `saved` and `mask` of ops.backward are: Saved in csrc/kernels.h.
-INPUT, OUTPUT, OUTPUT_AND_MASK, MASK = range(4)
 
 
 class KeepInput(Function):

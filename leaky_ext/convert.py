@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._fx_calls import function_calls
 from ._in_place import reads_alone, safe_in_place
 from ._replace import Conversion, Rules, replace
 from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU
-from .traced import function_calls
 
 _ZERO = {nn.PReLU: "alpha * g", nn.LeakyReLU: "negative_slope * g", nn.ReLU: "0"}
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")

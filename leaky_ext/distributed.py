@@ -1,4 +1,4 @@
-"""A tensor-parallel style for the modules. How the operators are sharded stands in sharding.py."""
+"""A tensor-parallel style for the modules. operators/sharding.py shards the operators."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import ParallelStyle
 
-from . import sharding  # noqa: F401  (a DTensor may reach an operator without a function of ours)
 from .modules import Slope
+from .operators import sharding  # noqa: F401  (a DTensor may reach an operator without a function of ours)
 
 
 class SlopeParallel(ParallelStyle):

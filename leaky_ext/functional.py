@@ -4,7 +4,6 @@ is the operator (csrc/operators.h), called through `_C.activation` if the argume
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from torch import Tensor
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
-from . import _C, batching, reference, torch_private  # noqa: F401  (batching: registers the rules for vmap)
-from .reference import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
+from . import _C, reference, torch_private
+from .enums import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
+from .operators import register_sharding
 
 __all__ = [
     "learnable_leaky_relu",
@@ -165,7 +165,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
         RuntimeError: they are on different devices.
     """
     if is_compiling():
-        from .compiled import straight_through as compiled_straight_through
+        from .operators.compiled import straight_through as compiled_straight_through
 
         return compiled_straight_through(x_forward, x_backward)
     if has_torch_function((x_forward, x_backward)) and not torch_private.is_tracing():
@@ -176,7 +176,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
 def _dispatch(name: str, x: Tensor, alpha: Tensor | float, formula: int, **options: Any) -> Tensor:
     """A call of the public function `name` that `_C.activation` did not take."""
     if is_compiling():
-        from .compiled import activation  # which imports Dynamo and Inductor
+        from .operators.compiled import activation  # which imports Dynamo and Inductor
 
         return activation(name, x, alpha, formula, options)
     if torch_private.is_tracing():
@@ -193,9 +193,3 @@ def _dispatch(name: str, x: Tensor, alpha: Tensor | float, formula: int, **optio
     slope, value = reference.slope_and_value(alpha)
     op = ops.forward_ if name.endswith("_") else ops.forward
     return op(x, slope, value, options["channel_dim"], formula)
-
-
-def register_sharding() -> None:
-    """Tells DTensor, once it is in use, how the operators are sharded."""
-    if "torch.distributed.tensor" in sys.modules:
-        from . import sharding  # noqa: F401

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy, Tracer
 
 from . import functional as F
-from .bounds import clamp_slope
+from .operators.bounds import clamp_slope
 
 Bounds = tuple[float, float]
 

@@ -24,9 +24,6 @@ __all__ = [
     "straight_through_relu_",
 ]
 
-# Formula of csrc/kernels.h, as the operators take it.
-LEAKY_RELU, LEAKY_RELU_SIGNED, RELU = range(3)
-
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from leaky_ext.reference import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU, slope_and_value
+from leaky_ext.enums import INPUT, LEAKY_RELU, LEAKY_RELU_SIGNED, MASK, OUTPUT, OUTPUT_AND_MASK, RELU
+from leaky_ext.reference import slope_and_value
 
 __all__ = ["LEAKY_RELU", "LEAKY_RELU_SIGNED", "RELU"]
 
@@ -32,12 +33,12 @@ def forward_mask(
 def backward(
     grad: Tensor, x: Tensor, alpha: Slope, channel_dim: int = 1, need_x: bool = True, need_alpha: bool = True
 ) -> Gradients:
-    return OPS.backward(grad, x, None, *slope_and_value(alpha), channel_dim, 0, None, [need_x, need_alpha])
+    return OPS.backward(grad, x, None, *slope_and_value(alpha), channel_dim, INPUT, None, [need_x, need_alpha])
 
 
 @torch.no_grad()
 def backward_output(grad: Tensor, y: Tensor, mask: Tensor | None, alpha: Slope, channel_dim: int = 1) -> Gradients:
-    kind = 1 if mask is None else 2
+    kind = OUTPUT if mask is None else OUTPUT_AND_MASK
     return OPS.backward(grad, y, mask, *slope_and_value(alpha), channel_dim, kind, None, [True, True])
 
 
@@ -45,4 +46,4 @@ def backward_output(grad: Tensor, y: Tensor, mask: Tensor | None, alpha: Slope, 
 def backward_mask(
     grad: Tensor, mask: Tensor, alpha: Slope, channel_dim: int = 1, stride: Sequence[int] | None = None
 ) -> Tensor:
-    return OPS.backward(grad, None, mask, *slope_and_value(alpha), channel_dim, 3, stride, [True, False])[0]
+    return OPS.backward(grad, None, mask, *slope_and_value(alpha), channel_dim, MASK, stride, [True, False])[0]

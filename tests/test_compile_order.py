@@ -44,7 +44,7 @@ def test_inductors_table_holds_the_operators_after_registration() -> None:
     """Fails if a new torch keeps the table elsewhere. Calls would get `leaky_ext.reference` then."""
     from torch._inductor.decomposition import select_decomp_table
 
-    from leaky_ext import inductor
+    from leaky_ext.operators import inductor
 
     select_decomp_table().pop(torch.ops.leaky_ext.forward.default, None)
     assert inductor.register()
@@ -54,7 +54,7 @@ def test_inductors_table_holds_the_operators_after_registration() -> None:
 REVISION_CODE = """
 import sys, torch, leaky_ext
 from torch._dynamo.utils import counters
-from leaky_ext import compiled
+from leaky_ext.operators import compiled
 compiled.REVISION += int(sys.argv[1])
 x = torch.randn(5, requires_grad=True)
 torch.compile(leaky_ext.straight_through_relu)(x, 0.1).sum().backward()

@@ -77,7 +77,7 @@ def test_make_fx_graph_runs_again_with_gradients(
 ) -> None:
     x, alpha, channel_dim = arguments(sample)
     f, args = of_inputs(function, alpha, channel_dim), inputs(x, alpha)
-    from leaky_ext import inductor
+    from leaky_ext.operators import inductor
 
     table = {OPS.forward.default: inductor.forward} if decomposed and function is learnable_leaky_relu else None
     graph = make_fx(f, tracing_mode=tracing, decomposition_table=table)(*args)

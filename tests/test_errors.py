@@ -125,9 +125,9 @@ def test_cuda_tensor_in_a_build_without_cuda() -> None:
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     x, alpha = torch.ones(3), torch.ones(1)
     for call in (
-        lambda: torch.ops.leaky_ext.forward.default.redispatch(cuda, x, alpha),
-        lambda: torch.ops.leaky_ext.forward_.default.redispatch(cuda, x, None),
-        lambda: torch.ops.leaky_ext.backward.default.redispatch(cuda, x, x, None, alpha),
+        lambda: torch.ops.leaky_ext.forward.default.redispatch(cuda, x, alpha, 0.0, 1, 0),
+        lambda: torch.ops.leaky_ext.forward_.default.redispatch(cuda, x, None, 0.1, 1, 0),
+        lambda: torch.ops.leaky_ext.backward.default.redispatch(cuda, x, x, None, alpha, 0.0, 1, 0, None, [True, True]),
     ):
         with pytest.raises(RuntimeError, match="FORCE_CUDA=1"):
             call()

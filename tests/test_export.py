@@ -96,7 +96,9 @@ def test_aot_inductor_of_the_operator_itself(decomposed: bool, tmp_path: Path) -
             return torch.ops.leaky_ext.forward(x - 0.5, alpha, 0.0, 1, 0)
 
     x, alpha = torch.randn(2, 4, 8), torch.rand(4)
-    code = "import leaky_ext, leaky_ext.inductor, sys, torch" if decomposed else "import leaky_ext, sys, torch"
+    code = (
+        "import leaky_ext, leaky_ext.operators.inductor, sys, torch" if decomposed else "import leaky_ext, sys, torch"
+    )
     code += "; torch._inductor.aoti_compile_and_package(torch.export.load(sys.argv[1]), package_path=sys.argv[2])"
     program, package = tmp_path / "raw.pt2", tmp_path / "compiled.pt2"
     torch.export.save(torch.export.export(Raw(), (x, alpha)), program)

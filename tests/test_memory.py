@@ -20,7 +20,7 @@ from leaky_ext import (
     straight_through_relu,
     straight_through_relu_,
 )
-from leaky_ext.bounds import clamp_slope
+from leaky_ext.operators.bounds import clamp_slope
 
 N = 8 * 1024
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
 import leaky_ext
+from leaky_ext import enums
+from leaky_ext.enums import INPUT, LEAKY_RELU
 from leaky_ext.reference import slope_and_value
 
 OPS = torch.ops.leaky_ext
@@ -108,6 +112,20 @@ def test_every_operator_is_checked() -> None:
     assert checked == {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("leaky_ext::")}
 
 
+def test_numbers_are_those_of_the_kernels() -> None:
+    source = (Path(__file__).parents[1] / "csrc" / "kernels.h").read_text()
+    names = {
+        "Formula": ["LEAKY_RELU", "LEAKY_RELU_SIGNED", "RELU"],
+        "Saved": ["INPUT", "OUTPUT", "OUTPUT_AND_MASK", "MASK"],
+    }
+    for enum, expected in names.items():
+        found = re.search(rf"enum class {enum} : uint8_t {{ (.*) }};", source)
+        assert found is not None
+        declared = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() for name in found[1].split(", ")]
+        assert [name.replace("RE_LU", "RELU") for name in declared] == expected
+        assert [getattr(enums, name) for name in expected] == list(range(len(expected)))
+
+
 FORWARD, BACKWARD = OPS.forward.default, OPS.backward.default
 MISUSES: dict[str, tuple[Any, Callable[[], tuple], type[Exception]]] = {
     "integers": (FORWARD, lambda: (torch.ones(3, 4, dtype=torch.int64), None, 0.1), TypeError),
@@ -137,10 +155,16 @@ MISUSES: dict[str, tuple[Any, Callable[[], tuple], type[Exception]]] = {
 @pytest.mark.parametrize("misuse", MISUSES)
 def test_fake_kernels_refuse_what_the_operators_refuse(misuse: str) -> None:
     op, make, error = MISUSES[misuse]
+    rest = (0.1, 1, INPUT, None, (True, True)) if op is BACKWARD else (0.1, 1, LEAKY_RELU)
+    given = 4 if op is BACKWARD else 2
+
+    def arguments() -> tuple:
+        return (*make(), *rest[len(make()) - given :])
+
     with pytest.raises(error) as real:
-        op(*make())
+        op(*arguments())
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, pytest.raises(error) as fake:
-        args = make()
+        args = arguments()
         op(*(mode.from_tensor(t) if isinstance(t, Tensor) and not hasattr(t, "fake_mode") else t for t in args))
     if error in (ValueError, IndexError):  # the others name dtypes, which C++ calls Float and Python torch.float32
         assert str(fake.value) == str(real.value).splitlines()[0]

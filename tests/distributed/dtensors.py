@@ -146,14 +146,14 @@ def dtensor_in_place_with_a_gradient(folder):
 def dtensor_without_gradients_and_raw_operators(folder):
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     dx = distribute_tensor(x, mesh(), [Shard(2)])
-    close(torch.ops.leaky_ext.forward(dx, None, 0.1).full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
+    close(torch.ops.leaky_ext.forward(dx, None, 0.1, 1, 0).full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
     alpha = distribute_tensor(torch.full((8,), 0.1), mesh(), [Replicate()])
-    close(torch.ops.leaky_ext.forward(dx, alpha).full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
+    close(torch.ops.leaky_ext.forward(dx, alpha, 0.0, 1, 0).full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
     leaky_ext.learnable_leaky_relu_(dx, alpha)
     close(dx.full_tensor(), leaky_ext.learnable_leaky_relu(x, 0.1))
     leaky_ext.straight_through_relu_(dx)
     close(dx.full_tensor(), x.relu())
-    grad_x, grad_alpha = torch.ops.leaky_ext.backward(dx, dx, None, alpha, output_mask=[False, True])
+    grad_x, grad_alpha = torch.ops.leaky_ext.backward(dx, dx, None, alpha, 0.0, 1, 0, None, [False, True])
     assert grad_x is None and grad_alpha.placements == (Partial(),)
 
 

@@ -23,16 +23,15 @@ import torch
 from torch import Tensor
 from torch._inductor import decomposition as inductor_decomposition
 
+from .._build import VERSION
+from ..enums import INPUT_OF_LEAKY_RELU, INPUT_OF_RELU, KINDS_OF_INPUT, LEAKY_RELU, RELU
+from ..reference import opmath, slopes
 from . import bounds
-from ._build import VERSION
-from .reference import RELU, opmath, slopes
 
 ops = torch.ops.leaky_ext
 
-INPUT, INPUT_OF_RELU, INPUT_OF_LEAKY_RELU = 0, 4, 5  # kinds of ops.backward that x is saved for: csrc/operators.h
 
-
-def forward(x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0) -> Tensor:
+def forward(x: Tensor, alpha: Tensor | None, value: float, channel_dim: int, formula: int) -> Tensor:
     if formula == RELU:
         # No constant -0.0: it compares equal to 0.0, so a compiler may merge it with a 0.0 of the same graph.
         magnitude = torch.relu(x).abs()
@@ -47,13 +46,13 @@ def backward(
     saved: Tensor | None,
     mask: Tensor | None,
     alpha: Tensor | None,
-    value: float = 0.01,
-    channel_dim: int = 1,
-    kind: int = 0,
-    stride: Any = None,
-    output_mask: Any = (True, True),
+    value: float,
+    channel_dim: int,
+    kind: int,
+    stride: Any,
+    output_mask: Any,
 ) -> Any:
-    if kind not in (INPUT, INPUT_OF_RELU, INPUT_OF_LEAKY_RELU):  # saved by an eager forward, under compiled autograd
+    if kind not in KINDS_OF_INPUT:  # saved by an eager forward, under compiled autograd
         return NotImplemented
     assert saved is not None
     x, wide = saved, grad.to(opmath(grad.dtype))
@@ -71,7 +70,7 @@ def backward(
         return torch.where(negative, slope * wide, wide).to(grad.dtype), None
     assert alpha is not None and isinstance(slope, Tensor)
     if kind == INPUT_OF_LEAKY_RELU:
-        y = forward(x, alpha, value, channel_dim)
+        y = forward(x, alpha, value, channel_dim, LEAKY_RELU)
         negative = _kept_as_byte(~(x >= 0), wide)
         # Where slope * x underflowed, x is still negative.
         x = torch.where(negative, (y.to(wide.dtype) / slope).clamp_max(-torch.finfo(wide.dtype).tiny), y)

@@ -37,7 +37,7 @@ def _layouts(x: Any, alpha: Any, channel_dim: int) -> Iterator[list[Placement]]:
 
 
 @register_sharding([_ops.forward.default, _ops.forward_.default])
-def _forward(x: Any, alpha: Any, value: float = 0.01, channel_dim: int = 1, formula: int = 0) -> Sequence[Rule]:
+def _forward(x: Any, alpha: Any, value: float, channel_dim: int, formula: int) -> Sequence[Rule]:
     return [([inputs[0]], inputs) for inputs in _layouts(x, alpha, channel_dim)]
 
 
@@ -47,11 +47,11 @@ def _backward(
     x: Any,
     mask: Any,
     alpha: Any,
-    value: float = 0.01,
-    channel_dim: int = 1,
-    kind: int = 0,
-    stride: Any = None,
-    output_mask: Sequence[bool] = (True, True),
+    value: float,
+    channel_dim: int,
+    kind: int,
+    stride: Any,
+    output_mask: Sequence[bool],
 ) -> Sequence[Rule]:
     learned = alpha is not None and output_mask[1]
 

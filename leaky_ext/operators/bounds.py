@@ -10,7 +10,8 @@ from torch.compiler import is_compiling
 from torch.library import register_fake, register_vmap
 from torch.overrides import has_torch_function
 
-from . import _C, functional, torch_private  # noqa: F401  (loading _C defines the operator)
+from .. import torch_private
+from . import register_sharding
 
 _clamp_slope = torch.ops.leaky_ext.clamp_slope.default
 
@@ -26,7 +27,7 @@ def clamp_slope(alpha: Tensor, low: float, high: float) -> Tensor:
         return alpha.clamp(low, high) if traced_for() == "reference" else _clamp_slope(alpha, low, high)
     if torch_private.is_tracing() or has_torch_function((alpha,)):
         return alpha.clamp(low, high)
-    functional.register_sharding()
+    register_sharding()
     return _clamp_slope(alpha, low, high)
 
 

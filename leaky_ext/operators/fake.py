@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.library import register_fake
 
-from . import _C  # noqa: F401  (loading it defines the operators)
-from .reference import check
+from ..enums import MASK, OUTPUT_AND_MASK
+from ..reference import check
 
 
 @register_fake("leaky_ext::forward")
-def forward(x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0) -> Tensor:
+def forward(x: Tensor, alpha: Tensor | None, value: float, channel_dim: int, formula: int) -> Tensor:
     if not 0 <= formula <= 2:
         raise ValueError(f"leaky_ext: formula must be 0, 1 or 2, got {formula}")
     check(x, value if alpha is None else alpha, channel_dim)
@@ -22,13 +22,13 @@ def forward(x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: i
 
 @register_fake("leaky_ext::forward_mask")
 def forward_mask(
-    x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0
+    x: Tensor, alpha: Tensor | None, value: float, channel_dim: int, formula: int
 ) -> tuple[Tensor, Tensor]:
     return forward(x, alpha, value, channel_dim, formula), x.new_empty([(x.numel() + 7) // 8], dtype=torch.uint8)
 
 
 @register_fake("leaky_ext::forward_")
-def forward_(x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0) -> Tensor:
+def forward_(x: Tensor, alpha: Tensor | None, value: float, channel_dim: int, formula: int) -> Tensor:
     check(x, value if alpha is None else alpha, channel_dim)
     if any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride(), strict=True)):
         raise RuntimeError(f"leaky_ext: elements of x of shape {list(x.shape)}, strides {x.stride()}, share memory")
@@ -36,9 +36,7 @@ def forward_(x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: 
 
 
 @register_fake("leaky_ext::forward_mask_")
-def forward_mask_(
-    x: Tensor, alpha: Tensor | None, value: float = 0.01, channel_dim: int = 1, formula: int = 0
-) -> Tensor:
+def forward_mask_(x: Tensor, alpha: Tensor | None, value: float, channel_dim: int, formula: int) -> Tensor:
     return forward_mask(forward_(x, alpha, value, channel_dim, formula), alpha, value, channel_dim, formula)[1]
 
 
@@ -48,11 +46,11 @@ def backward(
     saved: Tensor | None,
     mask: Tensor | None,
     alpha: Tensor | None,
-    value: float = 0.01,
-    channel_dim: int = 1,
-    kind: int = 0,
-    stride: Sequence[int] | None = None,
-    output_mask: Sequence[bool] = (True, True),
+    value: float,
+    channel_dim: int,
+    kind: int,
+    stride: Sequence[int] | None,
+    output_mask: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     _check_saved(grad, saved, mask, kind, stride)
     like = saved
@@ -74,7 +72,7 @@ def _check_saved(
     """Raises what `check_saved` in csrc/checks.cpp raises."""
     if not 0 <= kind <= 5:
         raise ValueError(f"leaky_ext: kind must be 0 to 5, got {kind}")
-    has_saved, has_mask = kind != 3, kind in (2, 3)
+    has_saved, has_mask = kind != MASK, kind in (OUTPUT_AND_MASK, MASK)
     if (saved is not None, mask is not None) != (has_saved, has_mask):
         tensor, bits = ("a" if has else "no" for has in (has_saved, has_mask))
         raise ValueError(f"leaky_ext: kind {kind} takes {tensor} saved tensor and {bits} mask")

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import functional, inductor, reference
-from .autograd import PassGradient
-from .functional import register_sharding
+from .. import reference
+from ..autograd import PassGradient
+from ..reference import as_tensor, check, check_straight_through
+from ..torch_private import backend_name, dual_level, is_exporting, is_transformed, transforms_active
+from . import inductor, register_sharding
 from .inductor import REVISION
-from .reference import as_tensor, check, check_straight_through
-from .torch_private import backend_name, dual_level, is_exporting, is_transformed, transforms_active
 
 forward = torch.ops.leaky_ext.compiled.default
 
@@ -44,7 +44,7 @@ def activation(function: str, x: Tensor, alpha: Tensor | float, formula: int, op
     if backend == "reference" or x.is_nested:
         return getattr(reference, function)(x, alpha, **options)
     if backend == "inductor" and dual_level() >= 0 and _tangent_from_outside(x, alpha):
-        return _eager(getattr(functional, function), x, alpha, options)
+        return _eager(getattr(reference, function), x, alpha, options)
     check(x, alpha, options["channel_dim"])  # here, so that the error is the one of an eager call
     slope = as_tensor(alpha, x)
     if function.endswith("_"):  # of a copy, for backward needs x as it was; functionalization removes it

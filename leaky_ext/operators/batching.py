@@ -5,21 +5,23 @@ The batch becomes the first dimension of x; slopes that differ from example to e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.library import register_vmap
 
-from . import fake  # noqa: F401  (defines the operators)
-from .reference import check
+from ..enums import INPUT, KINDS_OF_INPUT
+from ..reference import check
 
 ops = torch.ops.leaky_ext
 
 
 def _forward(op: Any, in_place: bool) -> Any:
-    def rule(info: Any, in_dims: tuple, x: Tensor, alpha: Tensor | None, *rest: Any) -> tuple[Tensor, int]:
-        value, channel_dim, formula = _with_defaults(rest, (0.01, 1, 0))
+    def rule(
+        info: Any, in_dims: tuple, x: Tensor, alpha: Tensor | None, value: float, channel_dim: int, formula: int
+    ) -> tuple[Tensor, int]:
         x_dim, alpha_dim = in_dims[:2]
         if in_place and x_dim is None:
             raise RuntimeError(
@@ -47,10 +49,13 @@ def backward(
     saved: Tensor | None,
     mask: Tensor | None,
     alpha: Tensor | None,
-    *rest: Any,
+    value: float,
+    channel_dim: int,
+    kind: int,
+    stride: Any,
+    output_mask: Sequence[bool],
 ) -> tuple[tuple[Tensor | None, Tensor | None], tuple[int | None, int | None]]:
-    value, channel_dim, kind, _, output_mask = _with_defaults(rest, (0.01, 1, 0, None, (True, True)))
-    if saved is None or kind not in (0, 4, 5):
+    if saved is None or kind not in KINDS_OF_INPUT:
         raise NotImplementedError("leaky_ext: vmap of backward needs x itself: kind must be 0, 4 or 5")
     need_x, need_alpha = output_mask[0], output_mask[1] and alpha is not None
     alpha_dim = in_dims[3]
@@ -61,14 +66,10 @@ def backward(
         alpha, alpha_dim = batch_first(alpha, alpha_dim, info.batch_size), 0
         shape = alpha.shape
     alpha, channel_dim = batch_alpha(alpha, alpha_dim, x.ndim - 1, channel_dim)
-    grad_x, grad_alpha = ops.backward(grad, x, None, alpha, value, channel_dim, 0, None, [need_x, need_alpha])
+    grad_x, grad_alpha = ops.backward(grad, x, None, alpha, value, channel_dim, INPUT, None, [need_x, need_alpha])
     if need_alpha:
         grad_alpha = grad_alpha.reshape(shape)
     return (grad_x, grad_alpha), (0 if need_x else None, 0 if need_alpha else None)
-
-
-def _with_defaults(given: tuple, defaults: tuple) -> tuple:
-    return (*given, *defaults[len(given) :])
 
 
 def one_example(batch: Tensor) -> Tensor:
