@@ -8,9 +8,12 @@ from . import _C, _build
 
 
 def show_config() -> str:
-    """Version, torch built against and running, devices with kernels and why these, instruction set, threads, stores.
+    """Return a description of this installation for bug reports.
 
-    For bug reports: ``python -c "import leaky_ext; print(leaky_ext.show_config())"``.
+    It lists the version of leaky_ext, the torch that it was built against, the running torch, the devices with kernels
+    and the reason for these, the instruction set, the number of threads, and when non-temporal stores are used.
+
+    Print it from a shell with ``python -c "import leaky_ext; print(leaky_ext.show_config())"``.
     """
     info = _C.build_info()
     lines = {
@@ -25,8 +28,8 @@ def show_config() -> str:
 
 
 def _stores(two_tensors: int, three_tensors: int) -> str:
-    """From which size outputs are written around the cache."""
+    """Return from which output size on non-temporal stores are used."""
     if two_tensors >= 2**62:
-        return "no stores around the cache"
+        return "no non-temporal stores"
     forward, backward = (f"{size / 2**20:.3g} MiB" for size in (two_tensors, three_tensors))
-    return f"stores around the cache from {forward} (forward), {backward} (backward of x)"
+    return f"non-temporal stores from {forward} (forward), {backward} (backward of x)"
