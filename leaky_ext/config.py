@@ -11,7 +11,7 @@ def show_config() -> str:
     """Return a description of this installation for bug reports.
 
     It lists the version of leaky_ext, the torch that it was built against, the running torch, the devices with kernels
-    and the reason for these, the instruction set, the number of threads, and when non-temporal stores are used.
+    and the reason for these, the instruction set in use, the number of threads and the compiler.
 
     Print it from a shell with ``python -c "import leaky_ext; print(leaky_ext.show_config())"``.
     """
@@ -28,8 +28,8 @@ def show_config() -> str:
 
 
 def _stores(two_tensors: int, three_tensors: int) -> str:
-    """Return from which output size on non-temporal stores are used."""
+    """From which size outputs are written around the cache."""
     if two_tensors >= 2**62:
-        return "no non-temporal stores"
+        return "no stores around the cache"
     forward, backward = (f"{size / 2**20:.3g} MiB" for size in (two_tensors, three_tensors))
-    return f"non-temporal stores from {forward} (forward), {backward} (backward of x)"
+    return f"stores around the cache from {forward} (forward), {backward} (backward of x)"
