@@ -1,4 +1,4 @@
-"""README.md and docs/: snippets run, links lead somewhere, and what is listed is all that there is."""
+"""README.md and docs/: snippets run, links have a target, and lists are complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def snippets(document: Path, language: str) -> list[str]:
 
 @each_document
 def test_python_snippets_run(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order, as one program."""
+    """Runs the snippets of a page in order, as one program."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     module = types.ModuleType("readme")
