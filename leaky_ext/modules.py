@@ -104,7 +104,7 @@ class Slope(nn.Module):
         return tracer.create_proxy("call_module", path, (input,), {}) if is_leaf else None
 
     def __prepare_scriptable__(self) -> Any:
-        raise RuntimeError(f"torch.jit.script does not take {self}: call leaky_ext.revert first, or torch.jit.trace")
+        raise RuntimeError(f"torch.jit.script does not support {self}: call leaky_ext.revert first, or torch.jit.trace")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Load the slope. It may have been saved under the name that another of these modules uses."""

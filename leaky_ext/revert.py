@@ -79,7 +79,7 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
             )
         if slopes > 1 and old.channel_dim != 1:
             raise ValueError(
-                f"{what}, and the slopes of nn.PReLU go with dimension 1: put "
+                f"{what}, and nn.PReLU supports slopes for dimension 1 only: put "
                 f"nn.PReLU({slopes}) between two calls of movedim, or {leave}"
             )
         new = nn.PReLU(slopes, old.init if isinstance(old.init, (int, float)) else 0.25, device="meta")
