@@ -1,4 +1,4 @@
-"""Networks that need no package, each built with nn.PReLU."""
+"""Networks that require no other package, each built with nn.PReLU."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The kernels alone, in shares of the bandwidth that torch's copy_ reaches in the same run.
+"""Measures the kernels alone, as shares of the bandwidth of torch's copy_ in the same run.
 
     python -m benchmarks.bandwidth [--device cuda] [--numel N] [--seconds S] [--out FILE]
     python -m benchmarks.bandwidth --once    the main kernels, once each: for a profiler
 
-Needs torch alone.
+Requires only torch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAIN = (
 
 
 def operand(layout: str, numel: int, dtype: torch.dtype, device: str) -> Tensor:
-    """Of about numel elements."""
+    """Returns a tensor with about numel elements."""
     if layout == "flat":
         return torch.randn(numel, device=device).to(dtype)
     if layout == "sliced rows":
@@ -51,7 +51,7 @@ def operand(layout: str, numel: int, dtype: torch.dtype, device: str) -> Tensor:
 
 
 def calls(layout: str, numel: int, dtype: torch.dtype, device: str) -> dict[str, tuple[Call, float]]:
-    """What is measured: each call, and the bytes that it must read and write."""
+    """Returns the measured calls, each with the bytes that it must read and write."""
     x = operand(layout, numel, dtype, device)
     grad = torch.randn_like(x, memory_format=torch.preserve_format)
     alpha = torch.full((CHANNELS if x.dim() == 4 else 1,), 0.25, dtype=dtype, device=device)
@@ -72,7 +72,7 @@ def calls(layout: str, numel: int, dtype: torch.dtype, device: str) -> dict[str,
 
 
 def shares(numel: int, device: str, seconds: float) -> Iterator[dict[str, Any]]:
-    """A row for each call; `seconds` for each dtype and layout."""
+    """Returns one row per call. Measures each dtype and layout for `seconds`."""
     for dtype in DTYPES:
         for layout in LAYOUTS:
             with torch.no_grad():

@@ -1,7 +1,7 @@
 """`python -m benchmarks.capacity --gib 8`: the largest batch whose training step fits into a GPU's memory.
 
-A row for each network, a column for each way to have its PReLU. Memory is capped by PyTorch's allocator, so a large GPU
-can stand for a small one. Times are not measured.
+Prints one row per network and one column per activation. PyTorch's allocator limits the memory, so a large GPU can
+simulate a small one. Does not measure times.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SUBJECTS = ("Real-ESRGAN compact, 256 px", "iResNet-50", "MONAI UNet 2-D", "Conv
 
 
 def largest(fits: Callable[[int], bool], limit: int = 1 << 14) -> int:
-    """Returns the largest number up to `limit` that fits, 0 if none does. A number below one that fits has to fit."""
+    """Returns the largest number up to `limit` that fits, or 0. If a number fits, all smaller ones must fit too."""
     good, bad = 0, 1
     while bad <= limit and fits(bad):
         good, bad = bad, 2 * bad
@@ -33,7 +33,7 @@ def largest(fits: Callable[[int], bool], limit: int = 1 << 14) -> int:
 
 
 def step_fits(subject: str, contender: str, batch: int) -> bool:
-    """Returns whether a training step with so many examples runs in the memory that there is."""
+    """Returns whether the memory is enough for a training step with this number of examples."""
     torch.cuda.empty_cache()
     try:
         network = NetworkProblem(Case(suite="capacity", subject=subject, task=TRAINING, contenders=(), device="cuda"))

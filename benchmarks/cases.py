@@ -1,4 +1,4 @@
-"""Which cases a suite measures."""
+"""The cases that each suite measures."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Case:
 
     @property
     def process(self) -> tuple[str, str, int, str]:
-        """Cases of which this is the same are measured in one process."""
-        numel = 0 if self.device == "cuda" else self.numel  # the host's heap plays no part there
+        """Returns a key: one process measures all cases with the same key."""
+        numel = 0 if self.device == "cuda" else self.numel  # the heap of the host has no effect there
         return self.malloc, self.subject, numel, self.group
 
     @property
@@ -55,7 +55,7 @@ class Case:
 
     @property
     def key(self) -> dict[str, str | int | bool]:
-        """What identifies the case in tables."""
+        """Returns what identifies the case in tables."""
         return {name: getattr(self, name) for name in KEY}
 
 
@@ -96,7 +96,7 @@ def operators(*, threads: int, quick: bool) -> Iterator[Case]:
 
 
 def calls(*, threads: int, quick: bool) -> Iterator[Case]:
-    """Small tensors: what a call costs, whatever it computes."""
+    """Returns cases with small tensors, which measure call overhead."""
     for task in (BOTH, FORWARD):
         yield Case(
             suite="calls", subject="operator", task=task, numel=100, threads=threads,
@@ -164,5 +164,5 @@ def select(suite: str, *, device: str = "cpu", threads: int = 2, quick: bool = F
 
 
 def on_cuda(case: Case, threads: int) -> bool:
-    """glibc and threads of the host play no part there, and PyTorch has no oneDNN."""
+    """Adapts cases to CUDA: glibc and host threads have no effect there, and PyTorch has no oneDNN."""
     return case.malloc == "default" and case.threads == threads and "oneDNN" not in case.contenders

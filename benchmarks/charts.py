@@ -1,4 +1,4 @@
-"""Charts as SVG, in Okabe and Ito's colours, told apart by their markers too."""
+"""Draws charts as SVG, with the colours of Okabe and Ito and a marker for each line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STYLE: dict[str, Any] = {
 
 
 def draw_all(results: dict[str, Results], folder: Path) -> Iterator[Path]:
-    """Writes every chart for which there are rows."""
+    """Writes every chart that has rows."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figures = {"networks": networks(results), "speed-up": speed_up(results), "memory": memory(results)}
@@ -43,7 +43,7 @@ def draw_all(results: dict[str, Results], folder: Path) -> Iterator[Path]:
 
 
 def networks(results: dict[str, Results]) -> Figure | None:
-    """What a training step keeps and takes, in shares of PReLU's; one line for each network."""
+    """Draws memory and time of a training step as shares of PReLU's, with one line per network."""
     found = training_steps(results)
     if found is None:
         return None
@@ -71,7 +71,7 @@ def networks(results: dict[str, Results]) -> Figure | None:
 
 
 def speed_up(results: dict[str, Results]) -> Figure | None:
-    """Forward and backward in float32, times PyTorch's own, against size; one line for each machine."""
+    """Draws the speed-up over PyTorch's own (forward + backward, float32) against size, with one line per machine."""
     lines: list[tuple[str, Any, Any]] = []
     for result in results.values():
         frame = pick(result.frame(), suite="operators", task=BOTH, dtype="float32", layout="flat")
@@ -98,7 +98,7 @@ def speed_up(results: dict[str, Results]) -> Figure | None:
 
 
 def memory(results: dict[str, Results]) -> Figure | None:
-    """Bytes per element kept for backward in float32. The same on every machine: the first one's are drawn."""
+    """Draws the bytes per element saved for backward in float32. All machines agree, so this uses the first one."""
     for result in results.values():
         rows = pick(result.frame(), suite="operators", task=BOTH, dtype="float32", layout="flat", numel=M)
         rows = rows[rows["kept"].notna()].drop_duplicates("contender").set_index("contender")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare A.json B.json`: what got slower or faster from A to B, beyond the spread of both."""
+"""`python -m benchmarks compare A.json B.json`: rows that got slower or faster, beyond the spread of both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SMALLEST = 1.05  # ratio of medians below which nothing is said
 
 
 def compare(before: Path, after: Path) -> str:
-    """A Markdown report. Rows that only one of the two has are counted, not compared."""
+    """Returns a Markdown report. Rows that only one of the two files has are counted, but not compared."""
     old, new = Results.load(before), Results.load(after)
     both = old.frame().merge(new.frame(), on=ROW, how="outer", suffixes=("_a", "_b"), indicator=True)
     counts, both = both["_merge"].value_counts(), both[both["_merge"] == "both"]

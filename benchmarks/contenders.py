@@ -1,6 +1,6 @@
-"""What is compared: leaky_ext, PyTorch's own activations, and the formulas that people write by hand.
+"""The contenders: leaky_ext, PyTorch's own activations, and the formulas that people write by hand.
 
-Every contender is a function of (x, alpha). Those that also take part in networks say what replaces an `nn.PReLU`.
+Every contender is a function of (x, alpha). A contender for networks also has the module that replaces an `nn.PReLU`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import leaky_ext
 
-SLOPE = 0.01  # of all that do not learn one
+SLOPE = 0.01  # the slope of all contenders with a fixed slope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def clamp(x: Tensor, alpha: Any) -> Tensor:
 
 
 def detach(x: Tensor, alpha: float) -> Tensor:
-    """Forward of the one, gradient of the other, by adding their difference as a constant."""
+    """Computes ReLU with the gradient of leaky ReLU, by adding their difference as a constant."""
     x_forward, x_backward = F.relu(x), F.leaky_relu(x, alpha)
     return x_backward + (x_forward - x_backward).detach()
 
@@ -107,7 +107,7 @@ CONTENDERS: dict[str, Contender] = {
     "clamp": Contender(function=clamp, forward=None, backward=None),
     "detach": Contender(function=detach, forward=0.0),
     "NSReLU": Contender(function=NSReLU.apply, forward=0.0),
-    # What an activation could gain at most.
+    # No activation: the upper bound of a speed-up.
     "none": Contender(function=lambda x, alpha: x, forward=1.0, backward=1.0, module=lambda prelu: nn.Identity()),
     "oneDNN": Contender(function=F.prelu, forward=None, backward=None, mkldnn=True),
 }

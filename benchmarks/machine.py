@@ -1,4 +1,4 @@
-"""What a result was measured on, and with."""
+"""Describes the machine and the software of a measurement."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Results of one machine go to one file."""
+    """A machine. Its results are in one file."""
 
     name: str  # of the GPU where that is measured
     device: str
@@ -42,7 +42,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """With what, and when, a suite was measured."""
+    """The software and the time of a measurement."""
 
     version: str
     commit: str
@@ -94,7 +94,7 @@ def this_run(*, quick: bool, seconds: float) -> Run:
 
 @functools.cache
 def commit() -> str:
-    """The commit of the sources, with "-dirty" where they were changed; "unknown" outside of a checkout."""
+    """Returns the commit of the sources, with "-dirty" if they were changed, or "unknown" outside a checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(

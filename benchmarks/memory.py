@@ -1,4 +1,4 @@
-"""What a graph keeps and the peak of a step, as the allocator sees them."""
+"""Measures the memory that a graph keeps and the peak of a step, from the allocator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 @dataclass
 class Use:
-    """Bytes, of everything that was allocated during a run."""
+    """Bytes that were allocated during a run."""
 
     peak: int = 0
     left: int = 0  # at its end
@@ -21,7 +21,7 @@ class Use:
 
 
 def allocated(run: Callable[[Callable[[], None]], Any], device: str) -> tuple[Use, Any]:
-    """Of run(mark), and what it returned, which is alive until its end."""
+    """Runs run(mark). Returns its memory use and its result, which stays alive until the end of the measurement."""
     gc.collect()
     if device == "cuda":
         return allocated_on_cuda(run)

@@ -1,4 +1,4 @@
-"""Architectures that people train, and blocks of them, each built with nn.PReLU, which contenders then replace."""
+"""Architectures that people train, and their blocks. All are built with nn.PReLU, which contenders replace."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Network:
 
 
 class Missing(ModuleType):
-    """Stands in for a package that is imported, but not needed, by the networks here."""
+    """Replaces a package that the networks import but do not need."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -115,7 +115,7 @@ def outputs(result: Any) -> list[Tensor]:
 
 
 def build(name: str, device: str) -> tuple[nn.Module, Tensor]:
-    """A network or block and its input; the same weights and values every time."""
+    """Returns a network or block and its input, with the same weights and values every time."""
     network = (NETWORKS | BLOCKS)[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

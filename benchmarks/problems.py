@@ -1,4 +1,4 @@
-"""The tensors and modules of a case: what is timed on them, what is checked, what memory is read from."""
+"""Builds the tensors and modules of a case, for checks, timing and memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class OperatorProblem:
         ]
 
     def tensor(self, generator: torch.Generator) -> Tensor:
-        """Normal values. No zeros: contenders differ in what they call negative there."""
+        """Returns normal values without zeros, because contenders have different gradients at 0."""
         case = self.case
         memory = torch.channels_last if case.layout == "channels_last" else torch.contiguous_format
         x = torch.empty(case.shape, dtype=getattr(torch, case.dtype), device=case.device, memory_format=memory)
@@ -53,7 +53,7 @@ class OperatorProblem:
         return x.masked_fill_(x == 0, 1)
 
     def slopes(self) -> Tensor:
-        """Exact in every dtype, one or one for each channel."""
+        """Returns one slope, or one per channel. The values are exact in every dtype."""
         count = 1 if self.case.layout == "flat" else self.case.shape[1]
         slopes = (torch.arange(count) % 64 + 16) / 64 if count > 1 else torch.tensor([0.25])
         return slopes.to(self.buffers[0][0].dtype).to(self.case.device)
@@ -101,7 +101,7 @@ class OperatorProblem:
         return wrong_operator(contender, x, slopes, grad, y, grads)
 
     def memory(self, bound: Callable[[Tensor], Tensor], call: Call) -> dict[str, int]:
-        """kept: where nobody else holds input and output. beyond: where the layers around hold both anyway."""
+        """Measures the memory. kept: with input and output. beyond: without them, as if other layers save both."""
         x = self.buffers[0][0].detach().requires_grad_()
         call()  # whatever is set up once
 
@@ -184,7 +184,7 @@ class NetworkProblem:
         return wrong_network(self.observe(model, forward), self.references[key], tolerance)
 
     def observe(self, model: nn.Module, forward: Callable[[Tensor], Any]) -> dict[str, Tensor]:
-        """Outputs and gradients of parameters, under the same names for all contenders."""
+        """Returns outputs and gradients of parameters, with the same names for all contenders."""
         if self.case.task == INFERENCE:
             with torch.no_grad():
                 return {f"output {i}": y.clone() for i, y in enumerate(outputs(forward(self.x)))}
@@ -211,7 +211,7 @@ def problem(case: Case) -> OperatorProblem | NetworkProblem:
 
 
 def buffer_count(device: str, bytes_each: int) -> int:
-    """On a GPU: as many buffers as it takes to find nothing of them in the L2 when their turn comes again."""
+    """Returns how many buffers a GPU needs, so that a buffer is no longer in the L2 cache when it is used again."""
     if device != "cuda":
         return 1
     cache = torch.cuda.get_device_properties(0).L2_cache_size

@@ -1,4 +1,4 @@
-"""benchmarks/results/MACHINE.json: what was measured on a machine, suite by suite."""
+"""Reads and writes benchmarks/results/MACHINE.json: the results of a machine, by suite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROW = [*KEY, "contender"]  # identifies a row
 
 
 def row(key: dict[str, Any], contender: str, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all processes found of one contender in one case. Times in microseconds, memory in bytes."""
+    """Returns the results of all processes for one contender in one case. Times in microseconds, memory in bytes."""
     problem = next((result["problem"] for result in results if "problem" in result), None)
     if problem:
         return {**key, "contender": contender, "problem": problem}
@@ -59,7 +59,7 @@ class Results:
         path.write_text(f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n')
 
     def merge(self, suite: str, run: Run, rows: list[dict[str, Any]], only: str | None = None) -> None:
-        """Replaces what was there of the suite; with `only`, the rows that were measured again, each in its place."""
+        """Replaces the rows of the suite. With `only`, replaces only the rows that were measured again."""
         if only is None:
             self.runs = {name: other for name, other in self.runs.items() if name.partition(": ")[0] != suite}
             self.rows = [row for row in self.rows if row["suite"] != suite]
@@ -68,7 +68,7 @@ class Results:
         self.rows = [new.pop(identity(row), row) for row in self.rows] + list(new.values())
 
     def frame(self) -> pd.DataFrame:
-        """A row each, with `time` (the median over processes), in the order of the file."""
+        """Returns the rows as a data frame, with `time` (the median over processes), in the order of the file."""
         columns = [*ROW, "problem", "times", "low", "high", "kept", "beyond", "peak"]
         frame = pd.DataFrame(self.rows, columns=columns)
         frame["time"] = [pd.Series(t).median() if isinstance(t, list) else float("nan") for t in frame["times"]]
@@ -77,7 +77,7 @@ class Results:
 
 
 def load_all(folder: Path = RESULTS) -> dict[str, Results]:
-    """Name of the file -> results; CPUs first."""
+    """Returns the results by file name, CPUs first."""
     paths = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(".quick.json")]
     results = {path.stem: Results.load(path) for path in paths}
     return dict(sorted(results.items(), key=lambda item: item[1].machine.device))

@@ -1,4 +1,4 @@
-"""Interleaved measurement."""
+"""Measures contenders in turns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIN_ROUNDS, MAX_ROUNDS = 3, 100
 
 
 def seconds_of(call: Call, number: int, device: str) -> float:
-    """Seconds of `number` calls, by CUDA events where they run on a GPU."""
+    """Returns the seconds of `number` calls, measured with CUDA events on a GPU."""
     if device == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -41,11 +41,11 @@ def timers(calls: Mapping[str, Call], device: str) -> dict[str, Timer]:
 
 
 def measure(timers: Mapping[str, Timer], *, seconds: float, seed: int = 0) -> dict[str, list[float]]:
-    """Microseconds per call: one sample in each round for each of `timers`.
+    """Returns microseconds per call: one sample per round for each of `timers`.
 
-    They take turns, in shuffled order, so that a drift of the machine hits all alike, and is taken out of the samples.
-    A call that is not counted precedes every sample of a short one. `seconds` is how long it should take in all; there
-    are at least MIN_ROUNDS rounds.
+    The timers take turns in shuffled order, so that a slow phase of the machine affects all of them and can be removed
+    from the samples. Before each sample of a short call there is a call that is not counted. `seconds` is the total
+    time; there are at least MIN_ROUNDS rounds.
     """
     if not timers:
         return {}
@@ -79,11 +79,11 @@ def measure(timers: Mapping[str, Timer], *, seconds: float, seed: int = 0) -> di
 
 
 def without_drift(samples: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Each sample as it would be in a round of the typical length: what made a round slow made all in it slow.
+    """Scales each sample to a round of typical length, because a slow round is slow for all timers.
 
-    A round's length is its median sample. Ratios of medians scatter half as much so, where neighbours or clocks change
-    the speed of a machine (UNet 2-D, inference, straight-through / ReLU, 5 processes on 2 virtual cores: 0.976 to
-    1.008; as taken 0.942 to 1.018).
+    The length of a round is its median sample. This halves the scatter of ratios of medians if neighbours or clocks
+    change the speed of a machine (UNet 2-D, inference, straight-through / ReLU, 5 processes on 2 virtual cores: 0.976
+    to 1.008; unscaled 0.942 to 1.018).
     """
     if len(samples) == 1:  # nothing tells its rounds apart from it
         return samples

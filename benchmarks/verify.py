@@ -1,4 +1,4 @@
-"""No wrong contender is timed: values and gradients are compared with the formula."""
+"""Compares values and gradients of contenders with the formula, so that no wrong contender is timed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 1 << 18  # elements compared at a time: the temporaries in float64 stay 
 
 
 def formula(x: Tensor, alpha: Tensor | float, contender: Contender) -> Tensor:
-    """What the contender should compute, differentiable. alpha is broadcastable to x."""
+    """Computes the expected result of a contender, differentiable. alpha must broadcast to x."""
     forward, backward = (alpha if s is None else s for s in (contender.forward, contender.backward))
     if contender.forward == contender.backward:
         return torch.where(x >= 0, x, forward * x)
@@ -31,7 +31,7 @@ def formula(x: Tensor, alpha: Tensor | float, contender: Contender) -> Tensor:
 def wrong_operator(
     contender: Contender, x: Tensor, alpha: Tensor, grad: Tensor, y: Tensor, grads: Sequence[Tensor]
 ) -> str | None:
-    """What is wrong with y and the gradients of x and alpha, or None. alpha is broadcastable to x.
+    """Returns what is wrong with y and the gradients of x and alpha, or None. alpha must broadcast to x.
 
     `grad` should be of one sign, so that d(alpha) does not cancel.
     """
@@ -55,7 +55,7 @@ def wrong_operator(
 
 
 def close(got: Tensor, want: Tensor) -> bool:
-    """Each element within two roundings of its dtype."""
+    """Returns whether each element is within two roundings of its dtype."""
     finfo = torch.finfo(got.dtype)
     bound = want.abs().mul_(2 * finfo.eps).add_(finfo.smallest_normal * finfo.eps)
     return bool((got.double().sub_(want).abs_() <= bound).all())  # false where it is NaN
@@ -68,10 +68,10 @@ def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def wrong_network(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: float) -> str | None:
-    """Outputs and gradients against those of the network with the plain formula, by their norms.
+    """Compares the norms of outputs and gradients with the network that has the plain formula.
 
-    An input of the activation within rounding of 0 may fall on its other side; norms forgive that. A gradient that is
-    only rounding noise, as of a bias that a normalization takes away again, is measured by the largest one.
+    Norms tolerate an input of an activation that rounding moves to the other side of 0. If a gradient is only rounding
+    noise, as for a bias before a normalization, the largest gradient is the scale.
     """
     norms = {name: right.double().norm() for name, right in want.items()}
     floor = 1e-3 * max(norms.values())

@@ -17,7 +17,7 @@ Results = dict[str, dict[str, Any]]
 
 
 def start(log: str, malloc: str) -> None:
-    """What a fresh process does first."""
+    """Prepares a fresh process."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # compilers and profilers talk
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -30,9 +30,9 @@ def start(log: str, malloc: str) -> None:
 def measure_case(
     case: Case, *, seconds: float, process: int = 0, contenders: dict[str, Contender] = CONTENDERS
 ) -> Results:
-    """Contender -> its samples in microseconds and its memory in bytes, or `problem`: why it was not timed.
+    """Returns samples in microseconds and memory in bytes by contender, or the `problem` that prevents timing.
 
-    `process`: how many measured the same before. The first one checks, and reads memory.
+    `process` is the number of processes that measured the same before. The first one checks results and reads memory.
     """
     results, calls = set_up(case, process, contenders)
     with torch.set_grad_enabled(case.task in (BOTH, TRAINING)):
@@ -44,7 +44,7 @@ def measure_case(
 
 
 def set_up(case: Case, process: int, contenders: dict[str, Contender]) -> tuple[Results, dict[str, Call]]:
-    """What is known of each contender before it is timed, and the calls to time."""
+    """Returns the results of each contender before timing, and the calls to time."""
     torch.set_num_threads(case.threads)
     if case.compiled:
         torch._dynamo.reset()
@@ -74,7 +74,7 @@ _held: tuple[Case, Call]
 
 
 def hold(case: Case, process: int) -> dict[str, Any]:
-    """Sets up the one contender of the case for `time_held`, and returns what is known of it."""
+    """Sets up the single contender of the case for `time_held`, and returns its results so far."""
     global _held
     results, calls = set_up(case, process, CONTENDERS)
     for call in calls.values():
@@ -84,13 +84,13 @@ def hold(case: Case, process: int) -> dict[str, Any]:
 
 
 def time_held(number: int) -> float:
-    """Returns the seconds that so many calls of the held contender take."""
+    """Returns the seconds of `number` calls of the contender that `hold` set up."""
     case, call = _held
     with torch.set_grad_enabled(case.task in (BOTH, TRAINING)):
         return seconds_of(call, number, case.device)
 
 
 def first_line(error: BaseException) -> str:
-    """Short, and without paths of this machine."""
+    """Returns the first line of an error, short and without paths of this machine."""
     line = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {'' if os.sep in line else line[:160]}".rstrip(": ")

@@ -1,9 +1,9 @@
-"""setuptools' PEP 517 backend, which builds against the torch that the package will run with.
+"""The PEP 517 backend of setuptools, but building against the torch that the package will run with.
 
-Build isolation hides the packages of the environment that the package is installed into. An extension of torch must be
-built against exactly the torch found there, so the backend asks that environment's interpreter where it is, and appends
-the folders to sys.path, behind the isolated ones. Only if there is no torch, one is asked for as a build requirement;
-and if that torch has CUDA and no toolkit is found, the packages that make one.
+Build isolation hides the packages of the target environment. An extension of torch must be built against exactly the
+torch in this environment. So the backend asks the interpreter of the environment where torch is, and appends the
+folders to sys.path, behind the isolated folders. If there is no torch, the backend adds torch to the build
+requirements. If torch has CUDA and there is no toolkit, the backend adds the packages of a toolkit.
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ def environment_path():
 
 
 def is_of_environment(torch):
-    """Returns whether this module is the torch that the package will run with, as far as the environment tells."""
+    """Returns whether this module is the torch of the target environment, if the environment is known."""
     return bool(ENVIRONMENT) and Path(torch.__file__).parents[1].samefile(ENVIRONMENT[0])
 
 

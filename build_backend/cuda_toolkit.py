@@ -1,6 +1,6 @@
-"""Finds CUDA's toolkit, or names the packages of PyPI that make one.
+"""Finds the CUDA toolkit, or names the packages of PyPI that provide a toolkit.
 
-`python build_backend/cuda_toolkit.py` prints what a build without isolation needs, these packages among it.
+`python build_backend/cuda_toolkit.py` prints the requirements of a build without isolation, including these packages.
 """
 
 import os
@@ -18,8 +18,8 @@ PARTS = ("nvvm/bin/cicc", "include/crt", "include/cccl", "include/cuda_runtime.h
 def packages(cuda):
     """Returns the requirements that install a toolkit as nvidia/cu13 in site-packages. Before CUDA 13 none has nvcc.
 
-    It is one: the package cuda-toolkit pins its parts, whose version numbers differ (cccl of CUDA 13.5 is 13.3.5).
-    torch's wheels pin it too: where it is installed, its version stays as it is.
+    There is one requirement: cuda-toolkit pins its parts, whose version numbers differ (cccl of CUDA 13.5 is 13.3.5).
+    torch's wheels pin cuda-toolkit too. If it is installed, its version does not change.
     """
     if int(cuda.split(".")[0]) < 13:
         return []
@@ -39,20 +39,20 @@ def version_of(home):
 
 
 def candidates(cuda):
-    """Yields folders that may hold a toolkit: those that the user named, the system's, and the packages above."""
+    """Yields folders that may contain a toolkit: named by the user, of the system, and of the packages above."""
     yield from filter(None, (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")))
     if nvcc := shutil.which("nvcc"):
         folder = Path(nvcc).resolve().parents[1]
-        if (folder / "nvvm").is_dir():  # or else this nvcc is a script or a link, away from its toolkit
+        if (folder / "nvvm").is_dir():  # otherwise nvcc is a script or a link outside its toolkit
             yield folder
     yield USUAL
     yield from (Path(entry, "nvidia", f"cu{cuda.split('.')[0]}") for entry in sys.path)
 
 
 def fits(home, cuda):
-    """Returns whether a folder has a toolkit of this CUDA version: the major one, or for packages the minor one too.
+    """Returns whether a folder has a toolkit with this major version of CUDA, and for packages the same minor version.
 
-    Each package is installed on its own. Other libraries than torch bring nvcc alone, in a version of their own.
+    Packages are installed separately: other libraries than torch may install only nvcc, in another version.
     """
     version = version_of(home)
     if Path(home).parent.name == "nvidia":
@@ -77,7 +77,7 @@ def how_to_get(cuda):
 
 
 def link_runtime(home, folder):
-    """Makes folder/libcudart.so for the linker: the packages have a libcudart.so.13 alone."""
+    """Makes folder/libcudart.so for the linker, because the packages have only libcudart.so.13."""
     for library in sorted(Path(home, "lib").glob("libcudart.so.[0-9]*")):
         link = Path(folder, "libcudart.so")
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Sphinx settings of the site. `make docs` builds and checks it: scripts/docs.py."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -10,7 +11,7 @@ pyproject = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").r
 version = release = pyproject["project"]["version"]
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx", "myst_parser", "sphinx_copybutton"]
-exclude_patterns = ["README.md"]  # index.md takes it in: the one list of pages, for the forge and for the site
+exclude_patterns = ["README.md"]  # the list of pages: index.md includes it, and `sidebar` reads it
 myst_heading_anchors = 3
 napoleon_custom_sections = [("Shape", "notes_style")]
 autodoc_typehints_format = "short"
@@ -47,5 +48,17 @@ def resolve_short_name(app, env, node, contnode):
     return None
 
 
+def sidebar(app, docname, source):
+    """Adds the pages that README.md lists to the sidebar, under the headings of README.md."""
+    if docname == "index":
+        for group in app.srcdir.joinpath("README.md").read_text().split("\n**")[1:]:
+            links = re.findall(r"^- \[(.+?)\]\((.+?)\.md\)", group, re.MULTILINE)
+            pages = "\n".join(f"{title} <{page}>" for title, page in links)
+            pages = pages.replace("<benchmarks/README>", "<benchmarks/README>\nbenchmarks/*")
+            caption = group.split("**")[0]
+            source[0] += f"\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{pages}\n```\n"
+
+
 def setup(app):
+    app.connect("source-read", sidebar)
     app.connect("missing-reference", resolve_short_name)

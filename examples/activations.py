@@ -44,7 +44,7 @@ class Run:
     task: str
     activation: str
     seed: int
-    score: float  # characters: accuracy on the test images, wave: share of the variance that is explained; percent
+    score: float  # percent; characters: accuracy on the test images, wave: explained share of the variance
     loss: float  # of the last batches of training, mean
     dead: float  # units that a batch near the end does not switch on, percent, mean over layers
     alpha: float  # slopes at the end: mean, least and greatest over the layers
@@ -128,7 +128,7 @@ def train(name: str, task: Task, activation: str, seed: int) -> tuple[Run, leaky
 
 
 def train_all(args: argparse.Namespace) -> None:
-    """Every run, written to runs.csv as soon as it is done; slopes.csv and monitor.svg are of the first seed."""
+    """Trains all runs. Writes each run to runs.csv when it ends, and slopes.csv and monitor.svg for the first seed."""
     args.out.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"))
     todo = [

@@ -1,4 +1,4 @@
-"""Tables and pictures of activations.py, from the results that it wrote: `python examples/activations.py --draw`."""
+"""Draws tables and pictures from the results of activations.py: `python examples/activations.py --draw`."""
 
 import csv
 import re
@@ -19,7 +19,7 @@ SOLVED = 95.0  # percent of the wave's variance
 
 
 def draw(results: Path, page: Path, pictures: Path) -> None:
-    """The pictures, and in `page` what stands between <!-- table NAME --> and <!-- end table NAME -->."""
+    """Draws the pictures, and writes the text between <!-- table NAME --> and <!-- end table NAME --> in `page`."""
     runs, slopes = read(results / "runs.csv"), read(results / "slopes.csv")
     samples().save(pictures / "experiment-images.png")
     save(scores(runs), pictures / "experiment-scores.svg")
@@ -56,7 +56,7 @@ def column(rows: Iterable[Row], key: str) -> list[float]:
 
 
 def half_width(values: list[float]) -> float:
-    """Of the 95% confidence interval of the mean, by Student's t."""
+    """Returns half the width of the 95% confidence interval of the mean, by Student's t."""
     return float(t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values)) if len(values) > 1 else float("nan")
 
 
@@ -101,13 +101,13 @@ def slope_range(runs: list[Row]) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """The same bytes for the same figure."""
+    """Saves a figure. The same figure gives the same bytes."""
     with matplotlib.rc_context({"svg.hashsalt": "leaky_ext", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
 
 
 def samples() -> Image.Image:
-    """The first 60 training images."""
+    """Returns an image of the first 60 training images."""
     images, _ = characters(60, seed=0)
     tiles = images.view(4, 15, *images.shape[-2:]).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
     picture = Image.fromarray((255 * (tiles + 0.5) / 2).clamp(0, 255).byte().numpy())
@@ -115,7 +115,7 @@ def samples() -> Image.Image:
 
 
 def scores(runs: list[Row]) -> Figure:
-    """Every seed as a dot; of the convolutional network also the mean and its confidence interval."""
+    """Draws every seed as a dot. For the convolutional network, draws the mean and its confidence interval too."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     order = names(runs)
@@ -133,7 +133,7 @@ def scores(runs: list[Row]) -> Figure:
 
 
 def slope_lines(slopes: list[Row]) -> Figure:
-    """Mean and range of the slopes of every layer of the convolutional network, first seed."""
+    """Draws mean and range of the slopes in every layer of the convolutional network, for the first seed."""
     learned = [name for name in names(slopes) if name.startswith(("learnable", "the same"))]
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     panels = figure.subplots(1, len(learned), sharex=True, squeeze=False)[0]

@@ -1,4 +1,4 @@
-"""The two tasks of activations.py: data from a generator with a seed, and a network for each."""
+"""The two tasks of activations.py: seeded data and a network for each."""
 
 from collections.abc import Callable
 from functools import cache
@@ -27,7 +27,7 @@ FONTS = [
 
 @cache
 def glyphs() -> Tensor:
-    """Every class in every font that matplotlib ships, as [classes, fonts, 48, 48] in [0, 1]."""
+    """Returns every class in every font of matplotlib, as [classes, fonts, 48, 48] in [0, 1]."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     result = torch.empty(len(CLASSES), len(FONTS), 48, 48)
     for column, name in enumerate(FONTS):
@@ -40,7 +40,7 @@ def glyphs() -> Tensor:
 
 
 def characters(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Characters rotated, scaled, sheared and moved, on grey, with noise: [count, 1, 20, 20], and their classes."""
+    """Returns distorted characters on grey with noise, as [count, 1, 20, 20], and their classes."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(spread: float, *shape: int) -> Tensor:
@@ -67,13 +67,13 @@ def convnet(activation: Activation) -> nn.Sequential:
 
 
 def wave() -> tuple[Tensor, Tensor]:
-    """128 points of sin(3x)."""
+    """Returns 128 points of sin(3x)."""
     x = torch.linspace(-(3**0.5), 3**0.5, 128).unsqueeze(1)
     return x, (3 * x).sin()
 
 
 def narrow_net(activation: Activation, depth: int = 20, width: int = 5) -> nn.Sequential:
-    """So deep and narrow that, with ReLU, a whole layer is often dead: weights as He et al. draw them, biases 0."""
+    """Returns a network so deep and narrow that ReLU often kills a whole layer. He initialization, zero biases."""
     layers: list[nn.Module] = []
     for inputs in [1] + [width] * (depth - 1):
         layers += [nn.Linear(inputs, width), activation(width)]

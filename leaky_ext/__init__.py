@@ -1,7 +1,7 @@
 """Leaky ReLU with a learnable slope, and straight-through ReLU, as C++ and CUDA kernels for PyTorch."""
 
-from . import _installed  # noqa: F401  # isort: skip  (before anything else of the package)
-from . import _torch_check  # noqa: F401  # isort: skip  (before anything that loads the native module)
+from . import _installed  # noqa: F401  # isort: skip  (must come first)
+from . import _torch_check  # noqa: F401  # isort: skip  (must come before the native module is loaded)
 
 from . import operators, reference  # noqa: F401
 from ._build import VERSION as __version__

@@ -1,4 +1,4 @@
-"""Activations that are called as functions in models traced by torch.fx."""
+"""Finds activations that are called as functions in models traced by torch.fx."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +8,8 @@ from torch import nn
 from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 
-_ATEN = torch.ops.aten  # as in graphs of torch.export
-_RELU = {F.relu: False, torch.relu: False, F.relu_: True, "relu": False, "relu_": True}  # to: is it in place?
+_ATEN = torch.ops.aten  # torch.export records these
+_RELU = {F.relu: False, torch.relu: False, F.relu_: True, "relu": False, "relu_": True}  # value: whether in place
 _RELU |= {_ATEN.relu.default: False, _ATEN.relu_.default: True}
 _LEAKY = {F.leaky_relu: False, F.leaky_relu_: True, _ATEN.leaky_relu.default: False, _ATEN.leaky_relu_.default: True}
 _PRELU = (F.prelu, torch.prelu, "prelu", _ATEN.prelu.default)
@@ -17,18 +17,18 @@ _PRELU = (F.prelu, torch.prelu, "prelu", _ATEN.prelu.default)
 
 @dataclass
 class Call:
-    """A node that calls an activation, and the PyTorch module that computes the same."""
+    """A node that calls an activation, and a PyTorch module that computes the same."""
 
     name: str
-    """The module's name in the whole model, once it is inserted."""
+    """The name of the module in the whole model after `insert`."""
     target: str
-    """The same in the graph's own module."""
+    """The name of the module in `owner`."""
     module: nn.PReLU | nn.LeakyReLU | nn.ReLU
     node: Node
     owner: GraphModule
 
     def insert(self, module: nn.Module) -> None:
-        """Have the graph call `module` in place of the function."""
+        """Replace the function call in the graph by a call of `module`."""
         graph = self.owner.graph
         self.owner.add_submodule(self.target, module)
         with graph.inserting_before(self.node):
@@ -41,7 +41,7 @@ class Call:
 
 
 def function_calls(model: nn.Module) -> list[Call]:
-    """Every activation that a graph in `model` calls as a function, under a name that is free.
+    """Return every activation that a graph in `model` calls as a function, with an unused module name.
 
     Raises:
         ValueError: there is no graph in `model`.
@@ -49,8 +49,8 @@ def function_calls(model: nn.Module) -> list[Call]:
     owners = [(name, module) for name, module in model.named_modules() if isinstance(module, GraphModule)]
     if not owners:
         raise ValueError(
-            f"functions=True looks into graphs, and no part of this {type(model).__name__} is a torch.fx.GraphModule: "
-            "pass torch.fx.symbolic_trace(model) instead, or replace by it the part that calls activations as functions"
+            f"functions=True requires a graph, and no part of this {type(model).__name__} is a torch.fx.GraphModule: "
+            "pass torch.fx.symbolic_trace(model), or trace the submodule that calls activations as functions"
         )
     calls = []
     for prefix, owner in owners:
@@ -78,7 +78,7 @@ def _numbered(stem: str) -> Any:
 
 
 def _has(owner: nn.Module, name: str) -> bool:
-    """Is there anything of this name, a module or not?"""
+    """Return whether `owner` has an attribute with this dotted name."""
     for part in name.split("."):
         if not hasattr(owner, part):
             return False
@@ -87,14 +87,14 @@ def _has(owner: nn.Module, name: str) -> bool:
 
 
 def _arguments(node: Node) -> dict[str, Any]:
-    """All arguments by name."""
+    """Return all arguments of a call by name."""
     second = "weight" if node.target in _PRELU else "inplace" if node.target in _RELU else "negative_slope"
     given = dict(zip(("input", second, "inplace"), node.args, strict=False)) | dict(node.kwargs)
     return {"input": given.pop("self", None)} | given if "self" in given else given
 
 
 def _module(node: Node, owner: GraphModule) -> nn.PReLU | nn.LeakyReLU | nn.ReLU | None:
-    """The module that does what the node does; None if there is none."""
+    """Return a module that computes the same as the node, or None."""
     if node.op not in ("call_function", "call_method"):
         return None
     if node.target not in (*_RELU, *_LEAKY, *_PRELU):

@@ -1,4 +1,4 @@
-"""Which activations may overwrite their input, because nothing else can read it."""
+"""Finds the activations that may overwrite their input, because no other module reads it."""
 
 from torch import nn
 from torch.fx import GraphModule, Node
@@ -9,9 +9,9 @@ _FRESH = (_ConvNd, nn.Linear, nn.Bilinear, _NormBase, nn.GroupNorm, nn.LayerNorm
 
 
 def safe_in_place(model: nn.Module) -> set[nn.Module]:
-    """Return the modules in `model` that are the only reader of their input, wherever they are called.
+    """Return the modules in `model` that are the only reader of their input in every call.
 
-    An nn.Sequential and a torch.fx graph show who reads what. The forward of other containers does not.
+    Only an nn.Sequential or a torch.fx graph shows which modules read a tensor.
     """
     calls: dict[nn.Module, list[bool]] = {}
     for parent in model.modules():
@@ -24,7 +24,7 @@ def safe_in_place(model: nn.Module) -> set[nn.Module]:
             for child in parent._modules.values():
                 calls.setdefault(child, []).append(_is_fresh(before))  # type: ignore[arg-type]
                 before = child
-        elif type(parent) is not nn.Module:  # else a folder of a graph's modules, without a forward
+        elif type(parent) is not nn.Module:  # a plain nn.Module only groups a graph's submodules
             for child in parent.children():
                 calls.setdefault(child, []).append(False)
     return {module for module, safe in calls.items() if all(safe)}
@@ -39,6 +39,6 @@ def reads_alone(node: Node, graph: GraphModule) -> bool:
 
 
 def _is_fresh(module: nn.Module | None) -> bool:
-    """Return whether a module of PyTorch returns new memory, which neither its backward nor a hook reads."""
+    """Return whether `module` is a PyTorch layer whose output neither its own backward nor a hook reads."""
     known = isinstance(module, _FRESH) and type(module).__module__.startswith("torch.nn.")
     return known and not module._forward_hooks  # type: ignore[union-attr]

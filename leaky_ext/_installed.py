@@ -1,8 +1,8 @@
-"""Points the package at its native module, where that is not beside this file.
+"""Finds the native module if it is not in the same folder as this file.
 
-A wheel for several versions of torch has one for each, in for_torch. In a clone that nothing was built in it is the
-installed package's, which the folder here shadows: after `pip install .`, `python -c "import leaky_ext"` and
-`python -m benchmarks` work in the clone.
+A wheel for several versions of torch has one native module for each version, in `for_torch`. In a clone without a
+build, this folder shadows the installed package, and the native module of the installed package is used. So
+`python -c "import leaky_ext"` and `python -m benchmarks` work in the clone after `pip install .`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent
 
 
 def installed_build() -> ModuleSpec | None:
-    """Finds the _build module of a leaky_ext that comes later on sys.path."""
+    """Returns the spec of the _build module of another leaky_ext on sys.path, or None."""
     elsewhere = [entry for entry in sys.path if Path(entry or ".").resolve() != PACKAGE.parent.resolve()]
     spec = PathFinder.find_spec("leaky_ext", elsewhere)
     folders = spec and spec.submodule_search_locations
@@ -24,7 +24,7 @@ def installed_build() -> ModuleSpec | None:
 
 
 def version_of_sources() -> str:
-    import tomllib  # here: an installed package, which needs no version of its sources, would pay for it at each import
+    import tomllib  # imported here because an installed package never needs it
 
     project = PACKAGE.parent / "pyproject.toml"
     return tomllib.loads(project.read_text())["project"]["version"] if project.exists() else "another version"
@@ -38,7 +38,7 @@ def version_of(spec: ModuleSpec) -> str:
 
 
 def edited(installed: Path) -> list[str]:
-    """Names the Python files that are not the same here as in the installed package."""
+    """Returns the names of the Python files that differ between this folder and the installed package."""
     folders = (PACKAGE, installed)
     names = {str(file.relative_to(folder)) for folder in folders for file in folder.rglob("*.py")} - {"_build.py"}
 
@@ -49,7 +49,7 @@ def edited(installed: Path) -> list[str]:
 
 
 def choose() -> None:
-    """Chooses, in a wheel for several versions of torch, the native module for the one that is running."""
+    """Selects the native module for the running torch, in a wheel for several versions of torch."""
     import torch
 
     minor, built = ".".join(torch.__version__.split(".")[:2]), PACKAGE / "for_torch"
@@ -63,15 +63,15 @@ def choose() -> None:
 
 
 def find() -> None:
-    """Raises ImportError if nothing is installed, or if it was built from other sources than those here."""
+    """Raises ImportError if leaky_ext is not installed, or was built from sources that differ from this folder."""
     if (PACKAGE / "for_torch").is_dir():
         choose()
-    if find_spec(f"{__package__}._build"):  # asks the importer: an application may hold no files, or bytecode alone
+    if find_spec(f"{__package__}._build"):  # not a test for a file: a frozen application may have only bytecode
         return
     found = installed_build()
     what_to_do = f"run `pip install .` in {PACKAGE.parent} (`make dev` to work on it)"
     if found is None or found.origin is None:
-        raise ImportError(f"leaky_ext has no native module: {PACKAGE} holds the sources alone. {what_to_do}")
+        raise ImportError(f"leaky_ext has no native module: {PACKAGE} holds only sources. {what_to_do}")
     here, installed, folder = version_of_sources(), version_of(found), Path(found.origin).parent
     if installed != here:
         raise ImportError(

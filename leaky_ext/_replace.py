@@ -1,4 +1,4 @@
-"""What `convert` and `revert` do: find activations, choose by rules, and make each what its rule says, in place."""
+"""Replaces activations in a model according to rules. Used by `convert` and `revert`."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,23 +16,26 @@ from .modules import Slope, StraightThroughReLU
 Rules = Mapping[type[nn.Module] | str, str | None]
 Kinds = Mapping[type[nn.Module], Sequence[str]]
 Make = Callable[[Any, str, str], tuple[nn.Module, str, str]]
-"""Of a module, the kind and the name: what it becomes, and what its :class:`Conversion` says of zero and as a note."""
+"""Takes a module, the kind of replacement and the module's name.
 
-# The attributes by which these modules, and PyTorch's, differ from any other module.
+Returns the new module, and `gradient_at_zero` and `note` of the :class:`Conversion`.
+"""
+
+# The attributes of activations, ours and PyTorch's, that a plain nn.Module does not have.
 _OPTIONS = ["num_parameters", "init", "negative_slope", "inplace", "channel_dim", "save", "alpha_bounds"]
 _OPTIONS += ["learnable", "loads_without", "alpha"]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """One activation that :func:`convert` or :func:`revert` replaced, or would replace, or had to leave.
+    """One activation that :func:`convert` or :func:`revert` replaced, would replace (`dry_run`) or cannot replace.
 
     Attributes:
-        names: every name that the model knows it by, more than one if it is shared.
-        before, after: the modules as text.
-        gradient_at_zero: how the gradient at inputs that are exactly 0 changes, for an incoming gradient g.
-        note: what else changes.
-        skipped: why a module that the rules name stays as it is; empty if it was replaced.
+        names: every name of the module in the model; more than one if the module is shared.
+        before, after: the text representation of the module before and after.
+        gradient_at_zero: the gradient at x == 0 before and after, for an incoming gradient g.
+        note: other changes.
+        skipped: the reason why the module was not replaced; empty if it was replaced.
     """
 
     names: tuple[str, ...]
@@ -53,7 +56,7 @@ class Conversion:
 def replace(
     model: nn.Module, rules: Rules, kinds: Kinds, make: Make, calls: Mapping[str, nn.Module], dry_run: bool
 ) -> list[Conversion]:
-    """Replace every module of the types in `kinds`, and those of `calls`, by what `make` makes."""
+    """Replace the modules whose type is in `kinds`, and the modules in `calls`, by the result of `make`."""
     every = list(dict.fromkeys(chain(*kinds.values())))
     for key, kind in rules.items():
         if kind not in (*every, None):
@@ -92,14 +95,17 @@ def replace(
 
 
 def _type(module: nn.Module, types: Iterable[type[nn.Module]]) -> Any:
-    """That of the types which this is, or is called: scripted and quantized modules have the name of what they were."""
+    """Return the type in `types` with the name of a base class of `module`, or None.
+
+    Types are compared by name because scripted and quantized modules only keep the name of the original type.
+    """
     names = {type_.__name__ for type_ in type(module).__mro__} | {getattr(module, "original_name", None)}
     ours, any_of = isinstance(module, Slope), isinstance(module, torch.jit.ScriptModule)
     return next((t for t in types if t.__name__ in names and (any_of or issubclass(t, Slope) == ours)), None)
 
 
 def _why_not(module: nn.Module, type_: type[nn.Module], is_fused: bool) -> str:
-    """Why a module is not replaced; empty if it is."""
+    """Return the reason why a module cannot be replaced, or an empty string if it can."""
     own, slope = type(module), getattr(module, "slope_name", "weight")
     is_tensor = isinstance(module, type_) and isinstance(getattr(module, slope, None), Tensor)
     computed = is_tensor and slope not in module._parameters
@@ -107,21 +113,21 @@ def _why_not(module: nn.Module, type_: type[nn.Module], is_fused: bool) -> str:
         "it is scripted: replace it before torch.jit.script": isinstance(module, torch.jit.ScriptModule),
         "its slope is computed (parametrized, pruned, weight_norm, FSDP): first call, for example, "
         "torch.nn.utils.parametrize.remove_parametrizations or prune.remove": computed,
-        f"its type {own.__module__}.{own.__name__} is a subclass of {type_.__name__}, or has its name alone, and may "
-        "compute something else": own is not type_,
+        f"its type {own.__module__}.{own.__name__} is a subclass of {type_.__name__} or another class of that name, "
+        "and may compute something else": own is not type_,
         "it is fused for quantization: replace it before torch.ao.quantization.fuse_modules": is_fused,
-        "its forward was replaced (by accelerate, for example): do so after this": "forward" in vars(module),
+        "its forward was replaced (by accelerate, for example): replace it after this call": "forward" in vars(module),
         "its slope has no shape yet: run a forward first": any(map(is_lazy, module.parameters())),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _become(module: nn.Module, new: nn.Module) -> None:
-    """Make `module` what `new` is: its class, options and parameters.
+    """Give `module` the class, options and parameters of `new`.
 
-    It stays the same object, so names, sharing, hooks and whatever else refers to it go on.
+    `module` stays the same object, so its names, its hooks and all references to it stay valid.
     """
-    if isinstance(module, Slope):  # PyTorch's modules know no bounds
+    if isinstance(module, Slope):  # PyTorch's modules have no bounds
         module.project_()
         hooks: Any = module._load_state_dict_pre_hooks.values()
         if not any(isinstance(hook.hook, SlopeKeys) for hook in hooks):
@@ -136,7 +142,10 @@ def _become(module: nn.Module, new: nn.Module) -> None:
 
 
 def _reset_containers(model: nn.Module, changed: set[nn.Module]) -> None:
-    """Take back, or restore, what transformers decided when made: that a fused kernel may compute their ReLU."""
+    """Update the flags of transformer modules that allow a fused kernel to compute their ReLU.
+
+    nn.TransformerEncoder and its layers set these flags in __init__ only.
+    """
     for module in reversed(list(model.modules())):  # layers before their encoder
         if isinstance(module, nn.TransformerEncoderLayer) and module.activation in changed:
             decided = vars(module).setdefault("_fused_as_made", module.activation_relu_or_gelu)
@@ -148,9 +157,10 @@ def _reset_containers(model: nn.Module, changed: set[nn.Module]) -> None:
 
 
 class SlopeKeys:
-    """A load_state_dict pre-hook of reverted modules, for what was saved before `revert`.
+    """Lets reverted modules load a state_dict that was saved before `revert`: a load_state_dict pre-hook.
 
-    A pickled model is without it, and loads where there is no leaky_ext. What 0.2 pickled makes one, with an argument.
+    Pickling drops the hook, so that a pickled model loads without leaky_ext. Models that version 0.2 pickled create the
+    hook with an argument.
     """
 
     def __init__(self, fit: None = None) -> None:
@@ -168,4 +178,4 @@ class SlopeKeys:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (contextlib.nullcontext(), "__exit__")  # takes anything, does nothing
+        return getattr, (contextlib.nullcontext(), "__exit__")  # accepts any arguments and does nothing

@@ -1,15 +1,15 @@
-"""Refuses a torch other than the one that the native module was built against.
+"""Raises ImportError if the running torch is not the one that the native module was built against.
 
-To be imported before the native module, which under another torch fails to load with a message about symbols.
+Imported before the native module, which would fail to load with a message about undefined symbols.
 """
 
 import torch
 
 
 def mismatch(built: str, with_cuda: bool, running: str, running_cuda: str | None) -> str | None:
-    """Says what is wrong where a build and the running torch do not go together, else None.
+    """Returns an error message if a build does not work with the running torch, else None.
 
-    They do where the minor versions are the same, and CUDA kernels do not meet a torch without CUDA.
+    The minor versions must be equal. A build with CUDA kernels requires a torch with CUDA.
     """
     if built.split(".")[:2] == running.split(".")[:2] and (running_cuda or not with_cuda):
         return None
@@ -22,7 +22,7 @@ def mismatch(built: str, with_cuda: bool, running: str, running_cuda: str | None
 
 
 def check() -> None:
-    """Raises ImportError where the native module was built against another torch."""
+    """Raises ImportError if the native module was built against another torch."""
     from leaky_ext import _build
 
     message = mismatch(_build.TORCH, _build.WITH_CUDA, torch.__version__, torch.version.cuda)

@@ -1,8 +1,9 @@
-"""The gradients as subclasses of :class:`torch.autograd.Function`: how each is defined, and what it keeps.
+"""The gradients as subclasses of :class:`torch.autograd.Function`, for reading and subclassing.
 
-Each Function wraps the operators' raw kernels and saves one thing for backward. The public functions take nodes in C++
-(csrc/autograd.cpp), which do the same with 2 us less per call and follow `torch.func`, forward-mode AD and compilers;
-tests/test_autograd.py compares the two. These are to be read and subclassed. They can be differentiated once.
+Each Function calls the operators and shows what is saved for backward. The Functions can be differentiated once.
+
+The public functions use nodes in C++ (csrc/autograd.cpp) instead. These nodes compute the same, take 2 us less per call
+and support `torch.func`, forward-mode AD and compilers. tests/test_autograd.py compares both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ops = torch.ops.leaky_ext
 
 
 class KeepInput(Function):
-    """`apply(x, alpha, channel_dim=1, relu=False)`: saves x and alpha. For a slope that is learned."""
+    """`apply(x, alpha, channel_dim=1, relu=False)`: saves x and alpha. For a learned slope."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor, channel_dim: int = 1, relu: bool = False) -> Tensor:
@@ -40,7 +41,7 @@ class KeepInput(Function):
 
 
 class KeepMask(Function):
-    """`apply(x, value, relu=False)`: saves 1 bit per element, whether x is negative. For a slope that is a number."""
+    """`apply(x, value, relu=False)`: saves 1 bit per element, set if x is negative. For a float slope."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: float, relu: bool = False) -> Tensor:
@@ -58,15 +59,15 @@ class KeepMask(Function):
 
 
 class KeepOutput(Function):
-    """`apply(x, alpha, channel_dim=1)`: saves y and alpha. x is rebuilt as y / alpha, so slopes must be positive.
+    """`apply(x, alpha, channel_dim=1)`: saves y and alpha. Slopes must be positive: backward computes x as y / alpha.
 
-    The forward writes -0.0 as +0.0, so that the sign of y is that of x even where alpha * x underflows.
+    forward writes +0.0 for x == -0.0. So y has the sign bit of x, even if alpha * x underflows to -0.0.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor, channel_dim: int = 1) -> Tensor:
         if not bool((alpha > 0).all()):
-            raise ValueError(f"leaky_ext: KeepOutput needs positive slopes, got {alpha}")
+            raise ValueError(f"leaky_ext: KeepOutput requires positive slopes, got {alpha}")
         y = ops.forward(x, alpha, 0.0, channel_dim, LEAKY_RELU_SIGNED)
         ctx.save_for_backward(y, alpha)
         ctx.channel_dim = channel_dim
@@ -81,7 +82,7 @@ class KeepOutput(Function):
 
 
 class PassGradient(Function):
-    """`apply(x_forward, x_backward)`: a copy of the first, with the gradient of the second. Saves nothing."""
+    """`apply(x_forward, x_backward)`: copies x_forward; the gradient flows only to x_backward. Saves nothing."""
 
     @staticmethod
     def forward(x_forward: Tensor, x_backward: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ class PassGradient(Function):
 
 
 class PassGradientAndTangent(PassGradient):
-    """`PassGradient` for `torch.func` and forward-mode AD; Dynamo takes no Function with a tangent of its own."""
+    """`PassGradient` for `torch.func` and forward-mode AD. Dynamo does not support a Function with `jvp`."""
 
     generate_vmap_rule = True
 

@@ -8,9 +8,12 @@ from . import _C, _build
 
 
 def show_config() -> str:
-    """Version, torch built against and running, devices with kernels and why these, instruction set, threads, stores.
+    """Return a description of this installation for bug reports.
 
-    For bug reports: ``python -c "import leaky_ext; print(leaky_ext.show_config())"``.
+    It lists the version of leaky_ext, the torch that it was built against, the running torch, the devices with kernels
+    and the reason for these, the instruction set in use, the number of threads and the compiler.
+
+    Print it from a shell with ``python -c "import leaky_ext; print(leaky_ext.show_config())"``.
     """
     info = _C.build_info()
     lines = {

@@ -13,7 +13,7 @@ from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughRe
 _ZERO = {nn.PReLU: "alpha * g", nn.LeakyReLU: "negative_slope * g", nn.ReLU: "0"}
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_keep_alpha = _load_weight = None  # what 0.2 pickled refers to: SlopeKeys
+_keep_alpha = _load_weight = None  # models pickled by version 0.2 refer to these names: SlopeKeys
 
 
 def convert(
@@ -27,47 +27,50 @@ def convert(
     functions: bool = False,
     dry_run: bool = False,
 ) -> list[Conversion]:
-    """Replace activations of `model` in place, and return what was changed. :func:`revert` is the inverse.
+    """Replace activations of `model` in place, and return the changes. :func:`revert` is the inverse.
 
-    ``convert(model)`` makes a :class:`leaky_ext.PReLU` of every :class:`torch.nn.PReLU`. Outputs stay as they were, and
-    so does training, except at inputs of exactly 0. They count as positive here, and their gradient is ``g``. PyTorch's
-    PReLU and LeakyReLU give ``alpha * g``, ReLU gives 0. Each :class:`Conversion` says so.
+    ``convert(model)`` turns every :class:`torch.nn.PReLU` into a :class:`leaky_ext.PReLU`. Outputs do not change, and
+    gradients change only at x == 0, as :attr:`Conversion.gradient_at_zero` says.
 
     Args:
-        model: any module that holds activations, or is one. Each stays the same object and changes its class.
-        rules: what to replace, and by what. A key is ``nn.PReLU``, ``nn.LeakyReLU`` or ``nn.ReLU``, or a pattern such
-            as ``"decoder.*"`` for the names of activations, as in :mod:`fnmatch`. A value is ``"learnable"`` for
-            :class:`leaky_ext.PReLU` in place of nn.PReLU and :class:`LearnableLeakyReLU` in place of the others,
-            ``"straight_through"`` for :class:`StraightThroughReLU`, or None: no change. The first pattern that matches
-            wins, then the type. Default: ``{nn.PReLU: "learnable"}``.
-        alpha: the slope that an :class:`torch.nn.ReLU` gets; the others keep their own. As a learnable slope 0.01
-            changes the outputs, 0.0 does not.
-        alpha_bounds: bounds of the slopes that are learned.
-        save: what modules made by ``"learnable"`` keep for backward, ``"input"`` or ``"output"``.
-        inplace: modules overwrite their input if nothing else can read it: if it comes from a convolution, a linear
-            layer or a normalization before them in an :class:`torch.nn.Sequential` or in a torch.fx graph. Others stay
-            out of place, and :attr:`Conversion.note` says so.
-        functions: also replace calls of functions (``F.relu``, ``torch.relu`` and ``x.relu()`` under the rule for
-            ``nn.ReLU``, ``F.leaky_relu`` and ``F.prelu`` likewise) by modules, named after where they stood:
-            ``"block.relu"``, ``"block.relu_1"``. Only a graph shows calls: `model`, or a part of it, must be a
-            :class:`torch.fx.GraphModule`, as from :func:`torch.fx.symbolic_trace`. A call stays if its slope is no
-            constant and no parameter of the graph, or if it is inside of a leaf of the graph.
-        dry_run: change nothing, only return what would be changed.
+        model: a module that contains activations or is one. Each activation stays the same object; its class changes.
+        rules: what to replace, and by what. A key is ``nn.PReLU``, ``nn.LeakyReLU``, ``nn.ReLU``, or a pattern of
+            activation names such as ``"decoder.*"``, as in :mod:`fnmatch`. The first matching pattern takes precedence
+            over the type. Default: ``{nn.PReLU: "learnable"}``. Values:
 
-    The parameter of an nn.PReLU stays the same object; ``"learnable"`` keeps its name too, so checkpoints of every
-    format, an existing optimizer and rules by name keep working. A LeakyReLU or a ReLU that becomes learnable adds a
-    parameter, `alpha`, with dtype and device of the nearest parameters: convert before the optimizer, DDP and FSDP are
-    created. A `state_dict` of the old model loads with ``strict=True``; a new `alpha` is then set to its first value.
-    Hooks, training mode, sharing and a module's own ``inplace=True`` are kept. With a learned slope or a bound that is
-    exactly 0 the input cannot be rebuilt: such a module keeps its input, and :attr:`Conversion.note` says so.
+            - ``"learnable"``: :class:`leaky_ext.PReLU` for an nn.PReLU, else :class:`LearnableLeakyReLU`;
+            - ``"straight_through"``: :class:`StraightThroughReLU`;
+            - None: no change.
+        alpha: the slope of the module that replaces an :class:`torch.nn.ReLU`; other activations keep their slope. If
+            the slope is learnable, 0.0 keeps the outputs of the model, 0.01 changes them.
+        alpha_bounds: bounds of the learned slopes.
+        save: what ``"learnable"`` modules save for backward: ``"input"`` or ``"output"``.
+        inplace: overwrite the input of an activation if no other module can read it. This requires that the input
+            comes from a convolution, a linear layer or a normalization, in an :class:`torch.nn.Sequential` or a
+            torch.fx graph. Other activations stay out of place, as :attr:`Conversion.note` says.
+        functions: also replace function calls by modules: ``F.relu``, ``torch.relu`` and ``x.relu()`` by the rule for
+            ``nn.ReLU``, ``F.leaky_relu`` and ``F.prelu`` by the rules for nn.LeakyReLU and nn.PReLU. A module is named
+            after the place of the call: ``"block.relu"``, ``"block.relu_1"``. Requires that `model`, or a part of it,
+            is a :class:`torch.fx.GraphModule`, for example from :func:`torch.fx.symbolic_trace`. A call is not replaced
+            if its slope is neither a constant nor a parameter of the graph, or if it is inside a leaf of the graph.
+        dry_run: only return the changes; do not change `model`.
+
+    The parameter of an nn.PReLU stays the same object. ``"learnable"`` also keeps its name, so checkpoints of every
+    format, existing optimizers and rules by name remain valid. If an nn.LeakyReLU or nn.ReLU becomes learnable, it gets
+    a new parameter `alpha`, with the dtype and device of the nearest parameters. So convert before you create the
+    optimizer and before you wrap the model with DDP or FSDP. A `state_dict` of the old model loads with
+    ``strict=True``; a new `alpha` is then set to its initial value. Hooks, training mode, sharing and ``inplace=True``
+    of a module are kept. If a learned slope or a bound is exactly 0, the module saves its input, because the input
+    cannot be computed from the output; :attr:`Conversion.note` says so.
 
     Returns:
-        A :class:`Conversion` for each activation that the rules name. Those that must stay as they are have the reason
-        in :attr:`Conversion.skipped`: parametrized, pruned, quantized, fused, scripted, lazy, of a subclass.
+        One :class:`Conversion` per activation that the rules match. :attr:`Conversion.skipped` is the reason if an
+        activation cannot be replaced: it is parametrized, pruned, quantized, fused, scripted, lazy or of a subclass.
 
     Raises:
-        ValueError: a pattern matches no activation, a rule's value or an option is unknown; ``functions=True`` and no
-            part of `model` is a GraphModule; DDP or FSDP would not know a new parameter. Nothing is changed then.
+        ValueError: a pattern matches no activation; a value in `rules` or an option is unknown; ``functions=True`` and
+            no part of `model` is a GraphModule; or a new parameter would be added inside DDP or FSDP. Nothing is
+            changed then.
     """
     calls = {call.name: call for call in function_calls(model)} if functions else {}
     safe = safe_in_place(model) if inplace else set()
@@ -85,7 +88,7 @@ def convert(
         if kind == "learnable" and (overwrites or keep == "output") and cannot_rebuild:
             overwrites, keep = False, "input"
             notes.append("keeps its input: it cannot be rebuilt, since a slope or a bound is exactly 0")
-        if isinstance(old, nn.PReLU):  # its parameter stays; an older torch did not keep init
+        if isinstance(old, nn.PReLU):  # an nn.PReLU pickled by an older torch has no init
             count, start = old.weight.numel(), float(getattr(old, "init", 0.25))
             if kind == "learnable":
                 new = PReLU(count, start, "meta", save=keep, inplace=overwrites, alpha_bounds=alpha_bounds)
@@ -112,7 +115,7 @@ def convert(
 
 
 def _near(model: nn.Module, name: str) -> dict[str, Any]:
-    """Device and dtype for a new slope at `name`: those of the nearest parameter around it, if slopes may have them."""
+    """Return device and dtype for a new slope at `name`: those of the nearest parameter with a supported dtype."""
     while True:
         name = name.rpartition(".")[0]
         for key, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""A tensor-parallel style for the modules. operators/sharding.py shards the operators."""
+"""A tensor-parallel style for the modules. The sharding rules of the operators are in operators/sharding.py."""
 
 from typing import Any
 
@@ -8,21 +8,22 @@ from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distr
 from torch.distributed.tensor.parallel import ParallelStyle
 
 from .modules import Slope
-from .operators import sharding  # noqa: F401  (a DTensor may reach an operator without a function of ours)
+from .operators import sharding  # noqa: F401  (code may call an operator with a DTensor directly)
 
 
 class SlopeParallel(ParallelStyle):
     """Tensor parallelism for :class:`PReLU`, :class:`LearnableLeakyReLU` and :class:`StraightThroughReLU`.
 
-    For :func:`torch.distributed.tensor.parallel.parallelize_module`, between layers that shard what passes through.
-    Without it, every rank would train its slopes on its own shard alone. ::
+    For :func:`torch.distributed.tensor.parallel.parallelize_module`, between layers whose activations are sharded.
+    Without `SlopeParallel`, each rank would train its own slopes, on its own shard only. ::
 
         parallelize_module(model, mesh, {"up": ColwiseParallel(), "act": SlopeParallel(), "down": RowwiseParallel()})
 
     Args:
-        input_layout: placement of the input; default ``Shard(-1)``. Slopes are sharded where it shards their dimension
-            (``Shard(-1)`` with ``channel_dim=-1``), else replicated.
-        use_local_output: return a plain tensor, this rank's shard, as torch's own styles do; else a DTensor.
+        input_layout: placement of the input; default ``Shard(-1)``. Slopes are sharded if this is
+            ``Shard(channel_dim)``, for example ``Shard(-1)`` with ``channel_dim=-1``, else replicated.
+        use_local_output: return this rank's shard as a plain tensor, as PyTorch's own styles do. If False, return a
+            DTensor.
     """
 
     def __init__(self, *, input_layout: Placement | None = None, use_local_output: bool = True) -> None:

@@ -1,5 +1,7 @@
-"""The public functions. A call takes one of two ways: a compiler or exporter gets `compiled.activation`; any other call
-is the operator (csrc/operators.h), called through `_C.activation` if the arguments are plain.
+"""The public functions.
+
+An eager call with plain tensors goes to `_C.activation` (csrc/bindings.cpp). `_dispatch` handles every other call: for
+compilers, exporters, tracers, tensor subclasses and nested tensors.
 """
 
 from __future__ import annotations
@@ -27,46 +29,43 @@ ops = torch.ops.leaky_ext
 
 
 def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1, save: str = "input") -> Tensor:
-    r"""Leaky ReLU whose slope can be trained: ``x`` where ``x >= 0``, else ``alpha * x``.
+    r"""Return ``x`` where ``x >= 0``, else ``alpha * x``: leaky ReLU with a slope that can be trained.
 
-    The gradients are, with ``g`` that of the output and sums taken over the negative elements alone, ::
+    With ``g``, the gradient of the output, the gradients are ::
 
         grad_x     = g where x >= 0, else alpha * g
-        grad_alpha = sum of g * x, to alpha's shape
+        grad_alpha = sum of g * x over the negative elements, to alpha's shape
 
-    ``+0.0`` and ``-0.0`` count as positive (for :class:`torch.nn.LeakyReLU` and :class:`torch.nn.PReLU` they are
-    negative: only the gradient at exactly 0 differs), NaN as negative.
+    NaN counts as negative. ``+0.0`` and ``-0.0`` count as positive: unlike :class:`torch.nn.LeakyReLU` and
+    :class:`torch.nn.PReLU`, the gradient at x == 0 is ``g`` (docs/numerics.md).
 
     Args:
-        x: any shape, layout and number of elements; float64, float32, float16 or bfloat16.
-        alpha: the slope on the negative side, of any sign: a float, or a tensor of any of the four dtypes, whatever
-            x's is, with
+        x: a tensor of any shape and layout; float64, float32, float16 or bfloat16.
+        alpha: the slope for negative elements, of any sign. A float, or a tensor of one of these four dtypes, which may
+            differ from x's dtype. The shape of a tensor is one of
 
-            - one element, of any shape: one slope for all;
-            - C elements in one dimension: one slope per index of `channel_dim`;
-            - as many dimensions as x: broadcast against x, whose shape never grows. Where x and alpha both are 1-D,
-              broadcasting takes precedence over the per-channel rule.
-        channel_dim: the dimension of x that slopes go with; negative counts from the end. Without effect otherwise.
-        save: what is kept for backward if alpha requires grad: ``"input"``, or ``"output"``, which the next layer
-            usually keeps anyway. x is then rebuilt as y / alpha, to the precision of y. Unless all slopes are positive,
-            1 bit per element is kept too. On CUDA, where reading the slopes would wait for the device, only a module
-            with ``alpha_bounds`` above 0 is known to have positive slopes. If alpha does not require grad, 1 bit per
-            element is kept and nothing else.
+            - one element, in any number of dimensions: one slope for all elements;
+            - 1-D with C elements: one slope per index of `channel_dim`;
+            - as many dimensions as x: broadcast against x. The output always has x's shape. If x and alpha are both
+              1-D, broadcasting takes precedence over the per-channel rule.
+        channel_dim: the dimension of x that has one slope per index; negative values count from the end. Ignored for
+            other shapes of alpha.
+        save: what is saved for backward if alpha requires grad. ``"input"`` saves x. ``"output"`` saves y, which the
+            next layer usually saves anyway, and computes x as ``y / alpha``. docs/memory.md has the details.
 
     Returns:
-        Tensor of x's shape and dtype, and x's strides where x is dense. Each element is computed in float32 (float64
-        for float64) and rounded once. grad_alpha has alpha's shape and dtype; it is within ``2e-7 * sum(|g * x|)`` on
-        the CPU and ``1e-6 * sum(|g * x|)`` on CUDA, at any size (float64: ``1e-13``), before it is rounded to alpha's
-        dtype; the same inputs give the same bits. Compiled, the compiler's sum decides: see "Rounding" in
-        docs/numerics.md. Autocast changes nothing.
+        A tensor of x's shape and dtype. If x is dense, the tensor has x's strides. Each element is computed in float32
+        (float64 for float64) and rounded once. grad_alpha has alpha's shape and dtype, and the same inputs give the
+        same bits; "Rounding" in docs/numerics.md has the error bounds. Autocast has no effect.
 
     Raises:
-        TypeError: x or alpha has another dtype, or is no tensor (alpha: nor a number).
-        ValueError: alpha's shape fits no rule; `save` is another word; with save="output", a learned slope on the CPU
-            is 0, from which x cannot be rebuilt (on CUDA the gradient of alpha is NaN then).
+        TypeError: x is not a tensor, alpha is neither a tensor nor a number, or a dtype is not supported.
+        ValueError: alpha's shape does not fit; `save` is neither ``"input"`` nor ``"output"``; or, with
+            ``save="output"``, a learned slope on the CPU is 0, so that x cannot be computed from y. (On CUDA the
+            gradient of alpha is NaN in this case.)
         IndexError: channel_dim is out of range.
         RuntimeError: x and alpha are on different devices. (A one-element CPU alpha that does not require grad works
-            with any x.)
+            with x on any device.)
 
     Example::
 
@@ -90,11 +89,11 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
 
 
 def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1) -> Tensor:
-    """:func:`learnable_leaky_relu` in place: x is overwritten and returned, and save="output" is what is kept.
+    """Overwrite x with the result of :func:`learnable_leaky_relu` and return x. Saves as ``save="output"`` does.
 
     Raises:
-        RuntimeError: in addition, x is a leaf that requires grad, a view of one, or has elements that share memory.
-            Nothing is written then.
+        RuntimeError: x is a leaf that requires grad or a view of such a leaf, or elements of x share memory. Nothing is
+            written then. Other errors are those of :func:`learnable_leaky_relu`.
     """
     if not is_compiling():
         y = _C.activation(x, alpha, channel_dim, LEAKY_RELU, True)
@@ -104,18 +103,17 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
 
 
 def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
-    r"""ReLU in the forward pass, with the gradient of leaky ReLU: no unit stops learning.
+    r"""Return ReLU of x, with the gradient of leaky ReLU: units with negative inputs still learn.
 
-    The value is ``x`` where ``x >= 0``, else 0 (NaN stays NaN). Every derivative is the surrogate's, that is, the one
-    that :func:`learnable_leaky_relu` has: ::
+    The value is ``x`` where ``x >= 0``, else 0 (NaN stays NaN). All derivatives are those of
+    :func:`learnable_leaky_relu`: ::
 
         grad_x     = g where x >= 0, else alpha * g
         grad_alpha = sum of g * x over the negative elements, to alpha's shape
 
-    Where alpha does not require grad, 1 bit per element is kept for backward: less than ReLU itself keeps. Otherwise x
-    is kept.
+    If alpha does not require grad, 1 bit per element is saved for backward, else x (docs/memory.md).
 
-    Args, errors and the precision of the gradients are those of :func:`learnable_leaky_relu`.
+    Arguments, errors and the precision of the gradients are those of :func:`learnable_leaky_relu`.
 
     Example::
 
@@ -133,11 +131,12 @@ def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_di
 
 
 def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
-    """:func:`straight_through_relu` in place: x is overwritten and returned.
+    """Overwrite x with the result of :func:`straight_through_relu` and return x.
 
     Raises:
-        RuntimeError: in addition, alpha requires grad, since its gradient is computed from x; or x is a leaf that
-            requires grad, a view of one, or has elements that share memory. Nothing is written then.
+        RuntimeError: alpha requires grad, because its gradient needs the overwritten x; x is a leaf that requires grad
+            or a view of such a leaf; or elements of x share memory. Nothing is written then. Other errors are those of
+            :func:`learnable_leaky_relu`.
     """
     if not is_compiling():
         y = _C.activation(x, alpha, channel_dim, RELU, True)
@@ -147,22 +146,24 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
-    """The value of `x_forward`, with the gradient going to `x_backward` alone, summed to its shape.
+    """Return a copy of x_forward. The gradient flows only to x_backward, summed to its shape.
 
-    The building block of surrogate gradients: ``straight_through(torch.sign(x), torch.tanh(x))``. The result is new
-    memory, which may be changed in place; `x_forward` is never written to, and nothing is kept for backward. Unlike
-    ``x_backward + (x_forward - x_backward).detach()`` it is right at infinities. (Exported and traced,
-    compiled by backends other than Inductor and PyTorch's own, and in torch.func transforms that are compiled, the
-    gradient is 0 where x_backward is not finite.)
+    Use it to define surrogate gradients: ``straight_through(torch.sign(x), torch.tanh(x))``. Nothing is saved for
+    backward. The result is new memory, so you can change it in place. Unlike
+    ``x_backward + (x_forward - x_backward).detach()``, values and gradients are correct at infinities.
+
+    In three cases the gradient is 0 where x_backward is not finite: if the function is exported or traced; compiled by
+    a backend that is neither Inductor nor one of PyTorch's debugging backends; or compiled inside a torch.func
+    transform.
 
     Args:
-        x_forward: any floating tensor. No gradient reaches it.
-        x_backward: a floating tensor on the same device, of any shape that broadcasts to x_forward's.
+        x_forward: a floating tensor. It gets no gradient.
+        x_backward: a floating tensor on the same device, with a shape that broadcasts to x_forward's shape.
 
     Raises:
-        TypeError: one of them is not floating.
+        TypeError: a tensor is not floating.
         ValueError: x_backward does not broadcast to x_forward's shape.
-        RuntimeError: they are on different devices.
+        RuntimeError: the tensors are on different devices.
     """
     if is_compiling():
         from .operators.compiled import straight_through as compiled_straight_through
@@ -174,7 +175,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
 
 
 def _dispatch(name: str, x: Tensor, alpha: Tensor | float, formula: int, **options: Any) -> Tensor:
-    """A call of the public function `name` that `_C.activation` did not take."""
+    """Call the public function `name` in every case that `_C.activation` does not support."""
     if is_compiling():
         from .operators.compiled import activation  # which imports Dynamo and Inductor
 

@@ -12,17 +12,17 @@ from .operators.bounds import clamp_slope
 
 Bounds = tuple[float, float]
 
-_PRELU = nn.PReLU(device="meta")  # the module that tracers are asked about
+_PRELU = nn.PReLU(device="meta")  # an argument of tracer.is_leaf_module
 
 
 class Slope(nn.Module):
-    """The base of the modules: a slope, which is a 1-D parameter or a float, its bounds, and leaky ReLU of it."""
+    """The base class of the modules: holds the slope (a 1-D parameter or a float) and computes leaky ReLU."""
 
     alpha: Any
     init: Any
     slope_name = "alpha"
-    learnable = True  # the slope is a parameter
-    loads_without = False  # a state_dict may lack the slope: it is from before `convert` made one
+    learnable = True  # whether the slope is a parameter
+    loads_without = False  # whether a state_dict may lack the slope, because it was saved before `convert` added one
     save = "input"
 
     def __init__(
@@ -37,7 +37,7 @@ class Slope(nn.Module):
         *,
         alpha_bounds: Bounds | None = None,
     ) -> None:
-        nn.Module.__init__(self)  # for PReLU not nn.PReLU's, which makes a parameter
+        nn.Module.__init__(self)  # not super(): nn.PReLU would create a parameter
         if num_parameters < 1:
             raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
         if isinstance(init, str):
@@ -59,7 +59,7 @@ class Slope(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Set the slopes to `init` again."""
+        """Reset the slopes to `init`."""
         if not self.learnable:
             self.alpha = float(self.init)
         elif callable(self.init):
@@ -69,11 +69,13 @@ class Slope(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Write the slopes, clamped to `alpha_bounds`, back into the parameter. Never waits for the device.
+        """Clamp the parameter to `alpha_bounds` in place. Does not wait for the device.
 
-        No forward does so. To keep the stored slopes inside exactly, have the optimizer do it after each step:
-        ``optimizer.register_step_post_hook(lambda *_: module.project_())``. Raises `RuntimeError` if the slope is
-        computed (parametrized, pruned), and so no parameter of this module.
+        forward never writes to the parameter. To keep it inside the bounds exactly, call this after each optimizer
+        step: ``optimizer.register_step_post_hook(lambda *_: module.project_())``.
+
+        Raises:
+            RuntimeError: the slope is computed from other parameters (parametrized, pruned).
         """
         if self.alpha_bounds is not None:
             if (slope := self._parameters.get(self.slope_name)) is None:
@@ -81,7 +83,7 @@ class Slope(nn.Module):
             slope.clamp_(*self.alpha_bounds)
 
     def slope(self) -> Tensor | float:
-        """The slope that forward uses: clamped to `alpha_bounds`, if there are any. Nothing is written."""
+        """Return the slope that forward uses: clamped to `alpha_bounds`, if given. The parameter does not change."""
         slope = getattr(self, self.slope_name)
         if self.alpha_bounds is None or isinstance(slope, (int, float)):
             return slope
@@ -95,23 +97,23 @@ class Slope(nn.Module):
         return F.learnable_leaky_relu(input, self.slope(), channel_dim=self.channel_dim, save=self.save)
 
     def _leaf(self, input: Any) -> Proxy | None:
-        """While torch.fx traces: the call of this module as one node, wherever nn.PReLU would be one node."""
+        """Return a call_module node if the tracer of `input` would record nn.PReLU as one node, else None."""
         tracer = input.tracer
         path = tracer.path_of_module(self) if isinstance(tracer, Tracer) else ""
         is_leaf = path and tracer.is_leaf_module(_PRELU, path)
         return tracer.create_proxy("call_module", path, (input,), {}) if is_leaf else None
 
     def __prepare_scriptable__(self) -> Any:
-        raise RuntimeError(f"torch.jit.script does not take {self}: call leaky_ext.revert first, or torch.jit.trace")
+        raise RuntimeError(f"torch.jit.script does not support {self}: call leaky_ext.revert first, or torch.jit.trace")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Load the slope also if it was saved under the name that it has in another of these modules."""
+        """Load the slope. It may have been saved under the name that another of these modules uses."""
         key, own = prefix + self.slope_name, self._parameters.get(self.slope_name)
         if own is not None and key not in state_dict:
             other = prefix + ("alpha" if self.slope_name == "weight" else "weight")
             if other in state_dict:
                 state_dict[key] = state_dict.pop(other)
-            elif self.loads_without and not own.is_meta:  # the slope was fixed, or has its own name in the graph
+            elif self.loads_without and not own.is_meta:  # saved before `convert` gave the slope this name
                 state_dict[key] = own.detach() if self.slope_name == "weight" else torch.full_like(own, self.init)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -131,17 +133,17 @@ class Slope(nn.Module):
 
 
 class PReLU(Slope, nn.PReLU):
-    r""":class:`torch.nn.PReLU`, computed by :func:`leaky_ext.learnable_leaky_relu`; :func:`leaky_ext.convert` makes it.
+    r"""A subclass of :class:`torch.nn.PReLU` that computes :func:`leaky_ext.learnable_leaky_relu`.
 
-    It is a subclass, and its parameter has the same name: checkpoints, optimizer states, sharding plans, rules by name
-    and ``isinstance`` treat it as they treat :class:`torch.nn.PReLU`.
+    :func:`leaky_ext.convert` turns every :class:`torch.nn.PReLU` into this class. The parameter keeps its name, so
+    checkpoints, optimizer states, sharding plans, rules by name and ``isinstance`` work as before.
 
     Args:
         num_parameters, init, device, dtype: as in :class:`torch.nn.PReLU`.
         channel_dim, save, inplace, alpha_bounds: as in :class:`LearnableLeakyReLU`.
 
     Attributes:
-        weight: the slopes, a parameter of shape ``[num_parameters]``. A `state_dict` that calls them `alpha` loads too.
+        weight: the slopes, a parameter of shape ``[num_parameters]``. A `state_dict` with the name `alpha` also loads.
 
     Input, output and errors are those of :class:`LearnableLeakyReLU`.
     """
@@ -163,58 +165,60 @@ class PReLU(Slope, nn.PReLU):
         super().__init__(num_parameters, init, channel_dim, save, inplace, device, dtype, alpha_bounds=alpha_bounds)
 
     def _get_name(self) -> str:
-        return "leaky_ext.PReLU" if type(self) is PReLU else super()._get_name()  # torch.nn's prints as PReLU
+        return "leaky_ext.PReLU" if type(self) is PReLU else super()._get_name()  # differs from the text of nn.PReLU
 
 
 class LearnableLeakyReLU(Slope):
     r"""Leaky ReLU with a learned slope, ``x`` where ``x >= 0``, else ``alpha * x``: :func:`learnable_leaky_relu`.
 
     Args:
-        num_parameters: number of slopes: 1 for all elements, or C, the size of the input's `channel_dim`.
-        init: the first value of every slope, or a function like those of :mod:`torch.nn.init`, which fills a tensor in
-            place, for example ``functools.partial(nn.init.uniform_, a=0.0, b=0.3)``. The module keeps it: with a
-            lambda, which ``pickle`` refuses, the module can be saved by its state_dict alone.
-        channel_dim: the dimension that slopes go with; negative counts from the end. Without effect for one slope.
-        save: what is kept for backward: ``"input"``, or ``"output"``, which the next layer often keeps anyway. With
-            ``"output"`` the input is rebuilt as ``output / alpha``, so no slope may be exactly 0.
-        inplace: overwrite the input. The output is then kept for backward, and no slope may be exactly 0. Neither this
-            nor ``save="output"`` works with a bound that is 0.
-        device, dtype: of `alpha`; independent of the input's dtype.
-        alpha_bounds: ``(low, high)``, or None. Forward computes with `alpha` clamped to these bounds, and writes
-            nothing. Outside, the gradient is 0 unless a step of descent leads back in, and the tangent of forward-mode
-            AD is 0. So the stored slope overshoots a bound by one step at most, or by what momentum and weight decay
-            add; :meth:`project_` brings it back. Exported programs have a plain clamp.
+        num_parameters: the number of slopes: 1, or the size of the input in `channel_dim`.
+        init: the initial value of every slope, or a function that fills a tensor in place, such as those of
+            :mod:`torch.nn.init`: ``functools.partial(nn.init.uniform_, a=0.0, b=0.3)``. The module keeps the function,
+            so a module with a lambda cannot be pickled; save its state_dict instead.
+        channel_dim: the dimension that has one slope per index; negative values count from the end. Ignored for one
+            slope.
+        save: what is saved for backward: ``"input"``, or ``"output"``, which the next layer often saves anyway. With
+            ``"output"``, backward computes the input as ``output / alpha``, so no slope may be exactly 0.
+        inplace: overwrite the input. Saves the output, as ``save="output"`` does.
+        device, dtype: of `alpha`. The dtype is independent of the input's dtype.
+        alpha_bounds: ``(low, high)``, or None. forward computes with `alpha` clamped to these bounds and does not write
+            to the parameter. If `alpha` is outside, its gradient is 0 unless a descent step leads back inside, and its
+            tangent in forward-mode AD is 0. So `alpha` exceeds a bound by at most one step, plus the effect of momentum
+            and weight decay; :meth:`project_` clamps it. Exported programs contain a plain clamp. If the output is
+            saved, neither bound may be 0.
 
     Attributes:
-        alpha: the slopes, a parameter of shape ``[num_parameters]``: never 0-D, so FSDP takes it. A `state_dict` that
-            calls them `weight` loads too.
+        alpha: the slopes, a parameter of shape ``[num_parameters]``. It is never 0-D, because FSDP does not support
+            0-D parameters. A `state_dict` with the name `weight` also loads.
 
     Shape:
         - Input: any floating shape; with more than one slope, ``input.shape[channel_dim] == num_parameters``.
         - Output: the input's shape and dtype.
 
     Raises:
-        ValueError: `num_parameters` is less than 1, `save` is another word, or `alpha_bounds` are no pair, not in
-            order, or 0 where the input must be rebuilt.
+        ValueError: `num_parameters` is less than 1; `save` is neither ``"input"`` nor ``"output"``; `alpha_bounds` is
+            not an ordered pair; or a bound is 0 and the output is saved.
         TypeError: `init` is a string.
 
-    Forward raises what the function does. Give slopes no weight decay: :func:`leaky_ext.parameter_groups`.
+    forward raises the errors of the function. Do not apply weight decay to slopes: :func:`leaky_ext.parameter_groups`.
     """
 
     alpha: nn.Parameter
 
 
 class StraightThroughReLU(Slope):
-    r"""ReLU in the forward pass, the gradient of leaky ReLU in the backward pass: no unit stops learning.
+    r"""ReLU in forward, the gradient of leaky ReLU in backward: units with negative inputs still learn.
 
     Args:
         alpha: the slope of the gradient where the input is negative.
-        learnable: make `alpha` a parameter. Its gradient is leaky ReLU's, the surrogate's: ``sum(grad * x)`` over the
+        learnable: make `alpha` a parameter. Its gradient is the gradient of leaky ReLU: ``sum(grad * x)`` over the
             negative elements.
-        num_parameters, channel_dim: as in :class:`LearnableLeakyReLU`; more than one slope only if `learnable`.
-        inplace: overwrite the input. Does not work with a learned `alpha`, whose gradient needs the input.
+        num_parameters, channel_dim: as in :class:`LearnableLeakyReLU`. More than one slope requires ``learnable=True``.
+        inplace: overwrite the input. Not supported with ``learnable=True``, because the gradient of `alpha` needs the
+            input.
         device, dtype: of a learned `alpha`.
-        alpha_bounds: ``(low, high)`` of a learned `alpha`, kept as in :class:`LearnableLeakyReLU`.
+        alpha_bounds: ``(low, high)`` of a learned `alpha`, as in :class:`LearnableLeakyReLU`.
 
     Attributes:
         alpha: a float; if `learnable`, a parameter of shape ``[num_parameters]``.

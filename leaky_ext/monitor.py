@@ -1,4 +1,4 @@
-"""Watch slopes and inputs of activations while a model trains."""
+"""Records slopes and inputs of activations while a model trains."""
 
 import csv
 import warnings
@@ -28,27 +28,29 @@ _WATCHED = (Slope, nn.PReLU, nn.LeakyReLU, nn.ReLU)
 
 
 class AlphaMonitor:
-    """Record the slopes and the inputs of every activation of a model, step by step.
+    """Record slopes and inputs of every activation of a model at each step.
 
-    It watches :class:`PReLU`, :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and, for comparison,
-    :class:`torch.nn.PReLU`, :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`. There is a row for each step and
-    activation, with
+    The monitor supports :class:`PReLU`, :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and, for comparison,
+    :class:`torch.nn.PReLU`, :class:`torch.nn.LeakyReLU` and :class:`torch.nn.ReLU`. It records one row per step and
+    activation:
 
-    - ``step``, counted from 1, and ``name``, the module's;
-    - ``alpha_min``, ``alpha_mean``, ``alpha_max``: of the slopes, as the next forward uses them;
-    - ``grad_norm``: 2-norm of the gradient of the slopes, or of what they are computed from; NaN if there is none;
-    - ``negative``: the share of the input's elements that are negative;
-    - ``dead``: the share of units (indices of the channel dimension) whose every input in the batch is negative. Such a
-      unit outputs only zeros under ReLU, and learns nothing from this batch.
+    - ``step``: the number of the step, from 1; ``name``: the name of the module;
+    - ``alpha_min``, ``alpha_mean``, ``alpha_max``: of the slopes that the next forward uses;
+    - ``grad_norm``: the 2-norm of the gradient of the slopes, or of the parameters that the slopes are computed from;
+      NaN if there is no gradient;
+    - ``negative``: the share of input elements that are negative;
+    - ``dead``: the share of units (indices of the channel dimension) with only negative inputs in a batch. ReLU outputs
+      only zeros for such a unit, and the unit learns nothing from the batch.
 
-    Both shares are of forwards in training mode since the step before, averaged over calls, on this process alone, and
-    not of those that are exported, traced or under a `torch.func` transform. They cost a pass over the input: `every`
-    thins them out. Numbers travel to the host in the background; :meth:`rows` and what builds on it wait for them.
+    Both shares are averages over the forwards since the last step, in training mode and in this process. Forwards that
+    are exported, traced or inside a `torch.func` transform do not count. The shares cost a pass over the input; set
+    `every` to record fewer steps. The numbers are copied to the host asynchronously: :meth:`rows`, and the methods that
+    use it, wait for them.
 
     Args:
-        model: watch the activations that it has now.
-        bounds: ``(low, high)``: warn when a slope leaves them. A slope that is not finite always gives a warning. On
-            CUDA the warning comes a step or so later, once the numbers have arrived.
+        model: the model. Activations that are added later are not recorded.
+        bounds: ``(low, high)``: warn if a slope leaves these bounds. A slope that is not finite always gives a warning.
+            On CUDA the warning may come a step later, after the numbers have arrived.
         every: record only each `every`-th step.
 
     Example::
@@ -70,7 +72,7 @@ class AlphaMonitor:
         self.bounds, self.every = bounds, every
         self._step, self._due, self._written = 0, every == 1, 0
         self._modules = {name: module for name, module in model.named_modules() if isinstance(module, _WATCHED)}
-        # One entry for each module: sums of both shares, and the number of calls.
+        # For each module: the sums of both shares, and the number of calls.
         self._sums = {name: _zeros("cpu") for name in self._modules}
         self._hooks = [m.register_forward_pre_hook(_Hook(self, n), with_kwargs=True) for n, m in self._modules.items()]
         self._arriving: deque[tuple[int, Tensor, Any]] = deque()
@@ -78,7 +80,7 @@ class AlphaMonitor:
         self._outside: set[str] = set()
 
     def step(self) -> None:
-        """Record a step. Call it after backward and before the gradients are set to zero."""
+        """Record a step. Call this after backward and before the gradients are set to zero."""
         self._step += 1
         if self._due and self._modules:
             rows = [self._numbers(name, module) for name, module in self._modules.items()]
@@ -94,7 +96,7 @@ class AlphaMonitor:
         self._collect()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Everything that was recorded: a dict for each step and activation. Waits for what is still on its way."""
+        """Return one dict per step and activation. Waits for numbers that are still being copied."""
         self._collect(wait=True)
         return list(self._rows)
 
@@ -106,7 +108,7 @@ class AlphaMonitor:
             writer.writerows(self.rows())
 
     def write_tensorboard(self, writer: Any) -> None:
-        """Write what was recorded since the last call to a :class:`torch.utils.tensorboard.SummaryWriter`."""
+        """Write the rows since the last call to a :class:`torch.utils.tensorboard.SummaryWriter`."""
         rows = self.rows()
         for row in rows[self._written :]:
             for column in COLUMNS:
@@ -115,8 +117,7 @@ class AlphaMonitor:
         self._written = len(rows)
 
     def plot(self) -> "Figure":
-        """A matplotlib figure with four panels over the steps: slopes (mean, and a band from minimum to maximum), the
-        norm of their gradient, and both shares."""
+        """Return a matplotlib figure over the steps: slopes (mean, minimum to maximum), gradient norm, both shares."""
         from matplotlib.figure import Figure
 
         figure, rows = Figure(figsize=(10, 6), layout="constrained"), self.rows()
@@ -135,14 +136,14 @@ class AlphaMonitor:
         return figure
 
     def remove(self) -> None:
-        """Stop watching; what was recorded stays."""
+        """Stop recording. The recorded rows stay available."""
         for hook in self._hooks:
             hook.remove()
 
     def _observe(self, name: str, module: nn.Module, x: Tensor) -> None:
         if not (self._due and module.training and isinstance(x, Tensor)):  # torch.fx calls hooks with proxies
             return
-        # What is exported or traced must not hold the monitor, nor the monitor a tensor of a transform.
+        # An exported or traced program must not contain the monitor. The monitor must not keep a tensor of a transform.
         if is_exporting() or transforms_active() or (not is_compiling() and is_tracing()):
             return
         x = _plain(x.detach(), "to_local")
@@ -184,7 +185,7 @@ class AlphaMonitor:
                 self._warn(self._rows[-1])
 
     def _warn(self, row: dict[str, Any]) -> None:
-        """Once when a slope goes astray, and again only after it has come back."""
+        """Warn once when a slope leaves the bounds. Warn again only if it has been inside since."""
         low, high = self.bounds or (-float("inf"), float("inf"))
         least, most, name = row["alpha_min"], row["alpha_max"], row["name"]
         finite = abs(least) < float("inf") and abs(most) < float("inf")
@@ -197,7 +198,7 @@ class AlphaMonitor:
 
 
 class _Hook:
-    """Looks at the input of one activation. In a copy of the model, or in a saved one, it does nothing."""
+    """Records the input of one activation. In a copied or unpickled model the hook does nothing."""
 
     def __init__(self, monitor: AlphaMonitor | None, name: str) -> None:
         self.monitor, self.name = monitor, name
@@ -212,10 +213,10 @@ class _Hook:
 
 @torch.inference_mode(False)
 def _zeros(device: Any) -> Tensor:
-    """Sums that later forwards can add to, which inference tensors are not."""
+    """Return zeros that are not an inference tensor, so that later forwards can add to them."""
     return torch.zeros(3, device=device)
 
 
 def _plain(x: Any, method: str) -> Tensor:
-    """Of a DTensor what its `method` returns: this rank's part, or all of it; any other tensor as it is."""
+    """Return the result of `method` ("to_local" or "full_tensor") for a DTensor, and any other tensor unchanged."""
     return getattr(x, method)() if hasattr(x, method) else x

@@ -1,4 +1,4 @@
-"""Slopes in an optimizer: no weight decay, and a learning rate of their own if wanted."""
+"""Parameter groups for optimizers: slopes without weight decay, and optionally with their own learning rate."""
 
 from typing import Any
 
@@ -10,22 +10,23 @@ from .modules import Slope
 def parameter_groups(
     model: nn.Module, weight_decay: float = 0.0, alpha_lr: float | None = None
 ) -> list[dict[str, Any]]:
-    """Parameter groups for any :mod:`torch.optim` optimizer, every parameter of `model` in exactly one.
+    """Return parameter groups for a :mod:`torch.optim` optimizer. Each parameter of `model` is in exactly one group.
 
-    Weight decay pulls a slope to 0 and so turns leaky ReLU back into ReLU; slopes get none.
+    Slopes get no weight decay: it pulls them to 0, and leaky ReLU becomes ReLU.
 
     Args:
         model: its slopes are the parameters of :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and
-            :class:`torch.nn.PReLU`; of a slope that is parametrized or pruned, those that it is computed from.
-        weight_decay: of all parameters that are not slopes.
-        alpha_lr: learning rate of the slopes. Default: the optimizer's.
+            :class:`torch.nn.PReLU`. If a slope is parametrized or pruned, they are the parameters that the slope is
+            computed from.
+        weight_decay: weight decay of all parameters that are not slopes.
+        alpha_lr: learning rate of the slopes. Default: the learning rate of the optimizer.
 
     Returns:
-        The group of all other parameters and the group of slopes, in this order, each only if it is not empty. Frozen
+        The group of all other parameters, then the group of slopes. A group is left out if it is empty. Frozen
         parameters are included, so that they can be unfrozen later.
 
     Raises:
-        ValueError: a slope is a part of a larger parameter, as in FSDP1 without `use_orig_params`.
+        ValueError: a slope is part of a larger parameter, as in FSDP1 without `use_orig_params`.
 
     Example::
 
@@ -44,18 +45,18 @@ def parameter_groups(
 
 
 def slope_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """A module's slopes, or, if they are parametrized or pruned, the parameters that they are computed from."""
+    """Return the slopes of a module. If they are parametrized or pruned, return the parameters behind them."""
     if not isinstance(module, (Slope, nn.PReLU)):
         return []
     return [p for name, p in module.named_parameters() if "." not in name or name.startswith("parametrizations.")]
 
 
 def _check_own(name: str, module: nn.Module) -> None:
-    """Raise if a slope that is trained is a part of some other module's parameter."""
+    """Raise ValueError if a trainable slope is part of a parameter of another module."""
     slope = getattr(module, getattr(module, "slope_name", "weight"), None)
     is_slope = isinstance(module, (Slope, nn.PReLU)) and isinstance(slope, Tensor) and slope.requires_grad
     if is_slope and not slope_parameters(module):
         raise ValueError(
-            f"the slope of {name!r} is a part of a larger parameter, and cannot have a weight decay or learning rate "
-            "of its own: give FullyShardedDataParallel use_orig_params=True"
+            f"the slope of {name!r} is part of a larger parameter and cannot have its own weight decay or learning "
+            "rate: pass use_orig_params=True to FullyShardedDataParallel"
         )

@@ -1,9 +1,8 @@
-"""The same functions in plain PyTorch, differentiable to any order by autograd alone.
+"""The public functions in plain PyTorch, differentiable to any order by autograd alone.
 
-They are the oracle of the tests and a baseline of the benchmarks. `torch.export`, ONNX and the backends of
-`torch.compile`, except Inductor, compile these functions in place of the operators. Formulas, arguments and errors are
-those of `leaky_ext`; like the kernels they compute each element in float32 (float64 for float64) and round once. They
-run on every device of PyTorch.
+The tests use them as oracle, the benchmarks as a baseline. `torch.export`, ONNX and most backends of `torch.compile`
+compile these functions instead of the operators. Formulas, arguments and errors are those of `leaky_ext`. Like the
+kernels, they compute each element in float32 (float64 for float64) and round once. They run on every device.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def negative(x: Tensor) -> Tensor:
-    """Where the slope applies: not (x >= 0), so NaN too, but neither +0.0 nor -0.0."""
+    """Return where the slope applies: not (x >= 0). This includes NaN, but neither +0.0 nor -0.0."""
     return torch.logical_not(x >= 0)
 
 
 def opmath(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which elements of `dtype` are computed."""
+    """Return the dtype in which elements of `dtype` are computed."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -42,7 +41,7 @@ def slopes(x: Tensor, alpha: Tensor, channel_dim: int) -> Tensor: ...
 @overload
 def slopes(x: Tensor, alpha: Tensor | float, channel_dim: int) -> Tensor | float: ...
 def slopes(x: Tensor, alpha: Tensor | float, channel_dim: int) -> Tensor | float:
-    """`alpha` as something that broadcasts against `x`, in the dtype of the computation; checks the arguments."""
+    """Check the arguments. Return `alpha` in the compute dtype, with a shape that broadcasts against `x`."""
     check(x, alpha, channel_dim)
     if not isinstance(alpha, Tensor):
         return alpha
@@ -55,13 +54,13 @@ def slopes(x: Tensor, alpha: Tensor | float, channel_dim: int) -> Tensor | float
 
 
 def leaky(where: Tensor, slope: Tensor | float, x: Tensor) -> Tensor:
-    """slope * x `where`, else x."""
-    # x is masked before it meets the slope: 0 * inf would put a NaN into the gradient of the slope.
+    """Return slope * x at `where`, else x."""
+    # x is masked before the product: else 0 * inf makes the gradient of the slope NaN.
     return torch.where(where, slope * torch.where(where, x, 0), x)
 
 
 def check(x: Tensor, alpha: Tensor | float = 0.0, channel_dim: int = 1) -> None:
-    """Raises what the operators raise for arguments that fit no rule."""
+    """Raise the operators' errors for invalid arguments."""
     check_dtype(x, "x")
     if not isinstance(alpha, Tensor):
         check_number(alpha)
@@ -94,12 +93,12 @@ def check_number(alpha: object) -> None:
 
 
 def as_tensor(alpha: Tensor | float, x: Tensor) -> Tensor:
-    """`alpha` as a tensor, by way of a product: that keeps a number dynamic which a compiler has made dynamic."""
+    """Return `alpha` as a tensor. The product keeps a number dynamic that a compiler treats as dynamic."""
     return alpha if isinstance(alpha, Tensor) else torch.ones((), dtype=opmath(x.dtype), device=x.device) * alpha
 
 
 def slope_and_value(alpha: Tensor | float) -> tuple[Tensor | None, float]:
-    """The slope as the operators take it: a tensor, or None and a number."""
+    """Return the arguments `alpha` and `value` of the operators: a tensor and 0, or None and a number."""
     if isinstance(alpha, Tensor):
         return alpha, 0.0
     check_number(alpha)
@@ -112,7 +111,7 @@ def check_dtype(tensor: Tensor, name: str) -> None:
 
 
 def check_straight_through(x_forward: Tensor, x_backward: Tensor) -> None:
-    """Raises for arguments that `straight_through` refuses."""
+    """Raise the errors of `straight_through` for invalid arguments."""
     if not (x_forward.is_floating_point() and x_backward.is_floating_point()):
         raise TypeError(f"leaky_ext: both tensors must be floating, got {x_forward.dtype} and {x_backward.dtype}")
     if x_forward.device != x_backward.device:
@@ -126,39 +125,39 @@ def check_straight_through(x_forward: Tensor, x_backward: Tensor) -> None:
 
 
 def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1, save: str = "input") -> Tensor:
-    """x, or alpha * x where x is negative. See `leaky_ext.learnable_leaky_relu`; `save` changes nothing here."""
+    """Return x, or alpha * x where x is negative. See `leaky_ext.learnable_leaky_relu`; `save` has no effect here."""
     slope = slopes(x, alpha, channel_dim)
     return leaky(negative(x), slope, x.to(opmath(x.dtype))).to(x.dtype)
 
 
 def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1) -> Tensor:
-    """`learnable_leaky_relu` in place."""
+    """Overwrite x with the result of `learnable_leaky_relu`."""
     return x.copy_(learnable_leaky_relu(x, alpha, channel_dim=channel_dim))
 
 
 def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
-    """ReLU whose gradient is that of `learnable_leaky_relu`. See `leaky_ext.straight_through_relu`."""
+    """Return ReLU of x with the gradient of `learnable_leaky_relu`. See `leaky_ext.straight_through_relu`."""
     surrogate = learnable_leaky_relu(x, alpha, channel_dim=channel_dim)
     return straight_through(torch.where(x < 0, 0, x), surrogate)
 
 
 def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_dim: int = 1) -> Tensor:
-    """`straight_through_relu` in place."""
+    """Overwrite x with the result of `straight_through_relu`."""
     return x.copy_(straight_through_relu(x, alpha, channel_dim=channel_dim))
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
-    """The value of `x_forward`, and a gradient to `x_backward` alone. See `leaky_ext.straight_through`.
+    """Return x_forward, with a gradient for x_backward only. See `leaky_ext.straight_through`.
 
-    Compilers, exporters and tracers get a formula of ATen operations that writes to nothing. Its value is x_forward to
-    the bit, and its gradient is 0 where x_backward is not finite: no differentiable formula passes it there.
+    Compilers, exporters and tracers get a formula of functional ATen operations. Its value is x_forward to the bit. Its
+    gradient is 0 where x_backward is not finite, because no differentiable formula passes the gradient there.
     """
     check_straight_through(x_forward, x_backward)
     if torch.compiler.is_compiling() or torch_private.is_tracing():
         z = x_backward.to(x_forward.dtype)
         z = torch.where(z.isfinite(), z, 0)
-        return x_forward.detach() - (z.detach() - z)  # not z - z.detach(): to add +0.0 makes -0.0 positive
-    from .autograd import PassGradient, PassGradientAndTangent  # which imports this module
+        return x_forward.detach() - (z.detach() - z)  # not + (z - z.detach()): adding +0.0 turns -0.0 into +0.0
+    from .autograd import PassGradient, PassGradientAndTangent  # here, because autograd imports this module
 
     function = PassGradientAndTangent if torch_private.is_transformed() else PassGradient
     return function.apply(x_forward.detach(), x_backward)

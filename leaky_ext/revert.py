@@ -14,33 +14,34 @@ _KINDS = {
 
 
 def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = False) -> list[Conversion]:
-    """Replace the activations of leaky_ext in `model`, in place, by PyTorch's own; return what was changed.
+    """Replace the activations of leaky_ext in `model` by PyTorch's own, in place, and return the changes.
 
-    The inverse of :func:`convert`. The model then needs no leaky_ext, and exports to the native nodes that deployment
-    tools know: ``PRelu``, ``LeakyRelu``, ``Relu``. Outputs stay equal: to the bit where `alpha` has x's dtype, except
-    for the sign of a zero (and except at inputs of exactly 0 if a slope is infinite or NaN). Gradients become PyTorch's
-    own: ReLU's in place of the straight-through one, and at inputs of exactly 0.
+    The inverse of :func:`convert`. The model then runs without leaky_ext, and exports to the native nodes ``PRelu``,
+    ``LeakyRelu`` and ``Relu``. If `alpha` has x's dtype, the outputs are equal to the bit, except for the sign of a
+    zero. (If a slope is infinite or NaN, outputs at x == 0 differ.) Gradients become those of PyTorch's modules: a
+    StraightThroughReLU gets the gradient of ReLU, and gradients at x == 0 change.
 
     Args:
-        model: any module that holds activations, or is one. Each stays the same object and changes its class.
+        model: a module that contains activations or is one. Each activation stays the same object; its class changes.
         rules: what to replace, and by what. Keys are :class:`PReLU`, :class:`LearnableLeakyReLU`,
-            :class:`StraightThroughReLU` or patterns of names, chosen as in :func:`convert`. Values:
+            :class:`StraightThroughReLU` or patterns of names, as in :func:`convert`. Values:
 
             - ``"prelu"``: :class:`torch.nn.PReLU`, the default for a PReLU or a LearnableLeakyReLU;
-            - ``"leaky_relu"``: :class:`torch.nn.LeakyReLU` of the slope's value, for one of these with one slope;
+            - ``"leaky_relu"``: :class:`torch.nn.LeakyReLU` with the value of the slope, for a PReLU or a
+              LearnableLeakyReLU with one slope;
             - ``"relu"``: :class:`torch.nn.ReLU`, the default for a StraightThroughReLU;
             - None: no change.
-        dry_run: change nothing, only return what would be changed.
+        dry_run: only return the changes; do not change `model`.
 
-    An nn.PReLU gets the same parameter object, with its bounds applied, under the name `weight`. Hooks, training mode
-    and sharing are kept. A `state_dict` that was saved before still loads, also with ``strict=True``. What cannot be
-    replaced is in the result, as with :func:`convert`. An nn.PReLU has no ``inplace``, which :attr:`Conversion.note`
-    says: a network that reads the input again sees it no longer overwritten, so its outputs change.
+    An nn.PReLU gets the same parameter object, clamped to its bounds, under the name `weight`. Hooks, training mode and
+    sharing are kept. A `state_dict` that was saved before `revert` loads with ``strict=True``. Activations that cannot
+    be replaced are in the result, as with :func:`convert`. An nn.PReLU has no ``inplace``: if the model reads the input
+    of an in-place activation again, its outputs change. :attr:`Conversion.note` names these modules.
 
     Raises:
-        ValueError: PyTorch's module cannot compute the same: slopes go with another dimension than 1, `alpha` is not
-            1-D, there is more than one slope for a LeakyReLU; a parameter is shared by modules with different bounds;
-            or a rule is wrong as in :func:`convert`. The message names the module and what to do, and nothing is
+        ValueError: PyTorch's module cannot compute the same, because slopes belong to another dimension than 1, `alpha`
+            is not 1-D, or an nn.LeakyReLU would have more than one slope; modules with different bounds share a
+            parameter; or a rule is wrong as in :func:`convert`. The message names the module and a solution. Nothing is
             changed then.
     """
     users: dict[nn.Parameter, dict[Bounds | None, str]] = {}
@@ -53,7 +54,7 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
         leave = f"leave it with rules {{{name!r}: None}} and export it as it is"
         stored = getattr(old, old.slope_name)
         for other, user in users.get(stored, {}).items() if bounds is not None else ():
-            if other != bounds:  # to apply these would change what the other computes
+            if other != bounds:  # clamping the parameter would change the output of the other module
                 raise ValueError(
                     f"{name!r} keeps {old.slope_name} in {bounds}, and {user!r}, which shares it, in {other}: give "
                     "both the same alpha_bounds, or each a parameter of its own"
@@ -78,7 +79,7 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
             )
         if slopes > 1 and old.channel_dim != 1:
             raise ValueError(
-                f"{what}, and the slopes of nn.PReLU go with dimension 1: put "
+                f"{what}, and nn.PReLU supports slopes for dimension 1 only: put "
                 f"nn.PReLU({slopes}) between two calls of movedim, or {leave}"
             )
         new = nn.PReLU(slopes, old.init if isinstance(old.init, (int, float)) else 0.25, device="meta")

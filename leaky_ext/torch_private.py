@@ -1,41 +1,41 @@
-"""Names that torch does not document, each with the reason why there is no other."""
+"""The undocumented names of torch that leaky_ext uses, each with the reason."""
 
 from __future__ import annotations
 
 import torch
 from torch.autograd import forward_ad
 
-# Whether a torch.func transform is running: a Function in Python has no other way to know.
+# Whether a torch.func transform is active. There is no public function for this.
 transforms_active = torch._C._are_functorch_transforms_active
 
-# torch.jit.is_tracing, which torch.jit does not export.
+# The same as torch.jit.is_tracing, which torch.jit does not list in __all__.
 is_tracing = torch._C._is_tracing
 
 
 def is_exporting() -> bool:
-    """torch.compiler.is_exporting, which Dynamo of torch 2.11 takes for True in every compiled function."""
+    """Return torch.compiler.is_exporting(). Dynamo of torch 2.11 traces that function as True in any compiled code."""
     return torch.compiler._is_exporting_flag
 
 
 def dual_level() -> int:
-    """The level of forward-mode AD that is entered, or -1. Under Dynamo, reading it puts a guard on it."""
+    """Return the current level of forward-mode AD, or -1. Dynamo adds a guard on the level."""
     return forward_ad._current_level
 
 
 def is_transformed() -> bool:
-    """Whether a torch.func transform or forward-mode AD is active: what a Function in Python does not follow."""
+    """Return whether a torch.func transform or forward-mode AD is active."""
     return transforms_active() or dual_level() >= 0
 
 
 def backend_name() -> str:
-    """The backend that Dynamo is tracing for, "inductor" if that cannot be told."""
+    """Return the name of the backend that Dynamo traces for, or "inductor" if the backend is unknown."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     try:
         backend = InstructionTranslator.current_tx().output.compiler_fn
     except (AttributeError, LookupError):
         return "inductor"
-    for _ in range(8):  # wrappers of wrappers
+    for _ in range(8):  # backends can be wrapped several times
         name = getattr(backend, "compiler_name", None)
         if isinstance(name, str):
             return name

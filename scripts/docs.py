@@ -1,8 +1,8 @@
 """Builds the site, checks its links and opens every page in a browser. `make docs`.
 
 Writes build/docs/html and build/docs/screenshots. Warnings are errors. DOCS_ONLINE=1 also checks links to other sites.
-Needs Chromium for the last step: where CI is set, one is installed with apt-get; without one the step is skipped, and
-says so.
+The last step requires Chromium. If CI is set, a missing Chromium is installed with apt-get. Otherwise the step is
+skipped with a message.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def sphinx(builder: str, out: Path, *options: str) -> None:
-    """Runs a builder. Pages that it takes from the doctrees of an earlier run give no warnings."""
+    """Runs a Sphinx builder. Pages that are unchanged since an earlier run give no warnings."""
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", builder, "-d", OUT / "doctrees"]
     subprocess.run([*map(str, command), *options, str(ROOT / "docs"), str(out)], check=True)
 
 
 def find_browser() -> str | None:
-    """Chromium's path. On a bare machine of CI it is installed first."""
+    """Returns the path of Chromium. Installs Chromium first on a CI machine that does not have it."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found or not (os.environ.get("CI") and shutil.which("apt-get") and os.geteuid() == 0):
         return found
@@ -49,7 +49,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The address at which this machine alone can read the folder."""
+    """Serves a folder, for this machine only, and yields the address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -61,7 +61,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def look(browser: str) -> list[str]:
-    """Opens every page and takes a screenshot of its top, where Chromium can; what went wrong with the page."""
+    """Opens every page in Chromium and takes a screenshot of its top. Returns the errors of the pages."""
     from playwright.sync_api import Error, sync_playwright
 
     problems: list[str] = []

@@ -2,10 +2,10 @@
 
     python scripts/matrix.py [--torch 2.14.1 ...] [--python python3.12 ...] [--folder build/matrix]
 
-Each combination gets a virtual environment, a build of its own and a run of the tests that are not slow, but for those
-of the kernels alone, which see no torch. The table has the rows of earlier runs in the folder too, and their
-environments are used again. A torch that cannot be installed for a Python gets a row that says so. torch's CUDA wheels,
-which the registry gives on Linux, import and are tested on the CPU too, and are built without CUDA kernels.
+Each combination gets its own virtual environment and build. It runs the tests that are not slow, except those of the
+kernels alone, which do not use torch. The table also has the rows of earlier runs in the folder, and their environments
+are used again. If a torch cannot be installed for a Python, the row says so. On Linux the registry provides torch with
+CUDA. These wheels also work on the CPU, and leaky_ext is built without CUDA kernels.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TORCH = ["2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"]
 
 
 def run(log, *command, cwd=ROOT, **environment):
-    """Whether the command succeeded; what it says goes to the log."""
+    """Runs a command with its output in the log. Returns whether it succeeded."""
     with log.open("a") as file:
         print("$", *command, file=file, flush=True)
         arguments = [str(word) for word in command]
@@ -33,7 +33,7 @@ def run(log, *command, cwd=ROOT, **environment):
 
 
 def attempt(python, torch, place):
-    """What came of it, the seconds that the build took, and the tests."""
+    """Builds and tests. Returns the outcome, the seconds of the build, and the summary of the tests."""
     place.mkdir(parents=True, exist_ok=True)
     log, venv = place / "log.txt", place / "venv"
     log.write_text("")

@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the generated parts of README.md and docs/*.md: what stands between <!-- NAME --> and <!-- /NAME -->.
+"""Writes the generated parts of README.md and docs/*.md: the text between <!-- NAME --> and <!-- /NAME -->.
 
-NAME is one of SECTIONS. With --check nothing is written; status 1 where something, docs/benchmarks included, is out of
-date.
+NAME is one of SECTIONS. --check writes nothing; the status is 1 if anything, including docs/benchmarks, is out of date.
 """
 
 from __future__ import annotations

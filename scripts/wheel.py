@@ -2,10 +2,10 @@
 
     python scripts/wheel.py [--torch 2.11.0 2.15.0 ...] [--folder build/wheel]
 
-Builds a wheel against each torch, in a virtual environment of its own (one that is there already is used again). Puts
-their native modules into one wheel, as leaky_ext/for_torch/2.11/_C*.so and so on. leaky_ext/_installed.py chooses one
-of them at import. FORCE_CUDA=1 adds the CUDA kernels. The wheel is for this Python, and for machines whose C library is
-as new as this one's.
+Builds a wheel against each torch, each in its own virtual environment, which later runs use again. Then puts all native
+modules into one wheel: leaky_ext/for_torch/2.11/_C*.so and so on. leaky_ext/_installed.py selects one at import.
+FORCE_CUDA=1 adds the CUDA kernels. The wheel requires this version of Python, and a C library at least as new as this
+machine's.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def build(torch, folder):
 
 
 def merge(wheels, folder):
-    """Makes one wheel of wheels that were built from the same sources against several versions of torch."""
+    """Merges wheels that were built from the same sources against several versions of torch."""
     tree, minors = folder / "merged", []
     shutil.rmtree(tree, ignore_errors=True)
     for wheel in wheels:

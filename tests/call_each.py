@@ -1,6 +1,6 @@
 """Calls each public function once, as an application would, and prints where leaky_ext was found.
 
-For packages that are installed in uncommon ways: bytecode alone, PyInstaller, several versions of torch.
+For uncommon installations: only bytecode, PyInstaller, several versions of torch.
 """
 
 import torch

@@ -2,8 +2,8 @@
 
     python tests/fuzz_operators.py --calls 1000000
 
-Batches run in processes of their own, so that a crash is told from an error; a batch that crashed is run again with
-each call printed before it is made, and the last one is shown.
+Each batch runs in its own process, so that a crash can be detected. A batch that crashed runs again, and prints each
+call before making it.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def dense(rng, sizes, dtype):
 
 
 def laid_out(rng, x):
-    """The same sizes in another layout."""
+    """Returns a tensor with the same sizes in another layout."""
     kind = rng.randrange(8)
     if kind == 0 and x.ndim > 1:
         return x.transpose(0, -1).contiguous().transpose(0, -1)
@@ -61,7 +61,7 @@ def laid_out(rng, x):
 
 
 def exotic(rng, x):
-    """Something that is a tensor, and no plain one."""
+    """Returns an unusual tensor."""
     kind = rng.randrange(11)
     if kind == 0:
         return x.to("meta")
@@ -90,7 +90,7 @@ def exotic(rng, x):
 
 
 def slope(rng, x):
-    """A slope for x; most fit."""
+    """Returns a slope for x, which usually fits."""
     dtype = rng.choice(FLOATING) if rng.random() < 0.9 else rng.choice(OTHER)
     kind = rng.randrange(6)
     if kind == 0 or not x.ndim:
@@ -130,7 +130,7 @@ def strides(rng, x):
 
 
 class Problem:
-    """A tensor, and arguments that go with it more or less."""
+    """A tensor, and arguments that often fit it."""
 
     def __init__(self, rng):
         while True:
@@ -152,7 +152,7 @@ class Problem:
 
 
 def arguments(rng, op, problem):
-    """One value for each argument of the operator's schema."""
+    """Returns one value for each argument of the operator's schema."""
     kind = rng.randrange(4)
     fits = rng.random() < 0.8  # saved and mask are what this kind takes
     values = {}
@@ -205,7 +205,7 @@ def operators():
 
 
 def run_batch(seed, calls, trace):
-    """Makes the calls, and counts what came of them: each kind of exception, and results."""
+    """Makes the calls. Counts the results and each type of exception."""
     warnings.simplefilter("ignore")
     torch.manual_seed(seed)
     rng = random.Random(seed)
@@ -238,7 +238,7 @@ def in_process(seed, calls, trace=False):
 
 
 def fuzz(calls, seed):
-    """Makes the calls, batch after batch, and counts what came of them. A crash is an AssertionError."""
+    """Makes the calls in batches. Counts the results and exceptions; a crash is an AssertionError."""
     outcomes = Counter()
     for done in range(0, calls, BATCH):
         batch, batch_seed = min(BATCH, calls - done), seed + done // BATCH

@@ -1,4 +1,4 @@
-"""The contract in float64: what a call must return, and how far its gradient of alpha may be off."""
+"""The contract in float64: what a call must return, and the error bound of grad_alpha."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OPERATORS = {"learnable": leaky_ext.learnable_leaky_relu, "straight_through": le
 
 
 def broadcast(x: Tensor, alpha: Tensor, channel_dim: int = 1) -> Tensor:
-    """alpha with a shape that broadcasts against x."""
+    """Returns alpha with a shape that broadcasts against x."""
     if alpha.numel() == 1:
         return alpha.reshape([1] * x.ndim)
     if alpha.ndim == 1 and x.ndim > 1:
@@ -23,7 +23,7 @@ def broadcast(x: Tensor, alpha: Tensor, channel_dim: int = 1) -> Tensor:
 
 
 def same(actual: Tensor, expected: Tensor) -> None:
-    """Equal to the bit, but for the sign and payload of NaNs and the sign of zeros."""
+    """Returns whether two tensors are equal to the bit, except the sign and payload of NaNs and the sign of zeros."""
     assert actual.dtype == expected.dtype and actual.shape == expected.shape
     torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
@@ -31,9 +31,9 @@ def same(actual: Tensor, expected: Tensor) -> None:
 def check_grad_alpha(
     actual: Tensor, x: Tensor, alpha: Tensor, grad: Tensor, channel_dim: int = 1, device: str = ""
 ) -> None:
-    """The contract's bound: 2e-7 of sum|g * x| on the CPU, 1e-6 on CUDA, and one rounding to alpha's dtype.
+    """Checks the bound of the contract: 2e-7 of sum|g * x| on the CPU, 1e-6 on CUDA, and one rounding to alpha's dtype.
 
-    device: where it was computed, if not where it is now.
+    device: the device of the computation, if the tensor has been moved.
     """
     assert actual.shape == alpha.shape and actual.dtype == alpha.dtype
     terms = torch.where(x >= 0, 0.0, grad.double() * x.double())

@@ -12,7 +12,7 @@ MIB = 2**20
 
 
 def peak(run: Callable[[], Any], device: str) -> int:
-    """The most bytes that are allocated at a time while it runs."""
+    """Returns the maximum number of allocated bytes during a run."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

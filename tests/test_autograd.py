@@ -1,4 +1,4 @@
-"""The readable Functions of leaky_ext.autograd against the nodes in C++ that calls take: same bits, same saved."""
+"""The Functions of leaky_ext.autograd against the C++ nodes that calls use: the same bits, the same saved tensors."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PAIRS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], bool]] = {
 
 
 def step(function: Callable[..., Tensor], learned: bool, dtype: torch.dtype) -> tuple[list[Tensor], int]:
-    """y and the gradients, and the bytes that were saved."""
+    """Returns y, the gradients, and the bytes that were saved."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 3, 50, generator=generator).to(dtype).to(memory_format=torch.contiguous_format).mT
-    x = x.mT.transpose(0, 2).requires_grad_()  # of no standard layout
+    x = x.mT.transpose(0, 2).requires_grad_()  # not a standard layout
     leaves = [x, SLOPES.clone().requires_grad_()] if learned else [x]
     saved: dict[int, int] = {}
 

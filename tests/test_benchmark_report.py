@@ -137,5 +137,5 @@ def test_splicing_fills_markers_and_nothing_else(results: Path, monkeypatch: pyt
 
 
 def test_documents_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
-    """What fails here: `python -m benchmarks report` and scripts/splice_docs.py write it anew."""
+    """If this fails, run `python -m benchmarks report` and scripts/splice_docs.py."""
     assert splice_docs.main(["--check"]) == 0, capsys.readouterr().out

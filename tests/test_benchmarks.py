@@ -1,4 +1,4 @@
-"""The benchmarks: they refuse what is wrong, contenders take turns, memory is what the allocator saw. No times."""
+"""The benchmarks refuse wrong contenders, take turns, and report the allocator's memory. Times are not tested."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_memory_is_what_the_allocator_saw(name: str, kept: float, beyond: float)
 
 
 def test_memory_of_a_step() -> None:
-    """Of linear, activation, linear: a fixed slope keeps a bit for each element where PReLU keeps its input."""
+    """In linear, activation, linear, a fixed slope saves one bit per element, and PReLU saves its input."""
     case = Case(suite="test", subject="MLP block", task=TRAINING, contenders=MAIN)
     use = {name: problem(case).entry(CONTENDERS[name]).memory() for name in ("PReLU", "fixed")}
     hidden = 4 * 1024 * 1024

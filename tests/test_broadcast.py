@@ -1,4 +1,4 @@
-"""Slopes of every shape that broadcasts: values, gradients, peaks. Nothing of x's size is allocated but outputs."""
+"""Slopes of every shape that broadcasts: values, gradients, peaks. Only outputs have the size of x."""
 
 from __future__ import annotations
 

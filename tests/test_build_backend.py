@@ -141,7 +141,7 @@ def make_torch(folder: Path, cuda: str | None = "13.0") -> Path:
 
 
 def isolated(overlay: Path) -> dict[str, str]:
-    """Variables of a build as pip isolates it: a PYTHONPATH of its own, with setuptools, and no user's site."""
+    """Returns the variables of an isolated build of pip: PYTHONPATH with setuptools, and no user site."""
     overlay.mkdir(exist_ok=True)
     for name in ("setuptools", "_distutils_hack"):
         (overlay / name).symlink_to(Path(setuptools.__file__).parents[1] / name)
@@ -178,7 +178,7 @@ def test_torch_behind_a_pth_file_is_found(python: Path, tmp_path: Path) -> None:
 
 
 def test_torch_in_the_users_site_is_found(tmp_path: Path) -> None:
-    """By the interpreter that virtual environments are made of: they have no user's site."""
+    """Uses the base interpreter, because virtual environments have no user site."""
     base = {"userbase": str(tmp_path / "user")}
     package = make_torch(Path(sysconfig.get_path("purelib", "posix_user", base)))
     found = ask(sys._base_executable, tmp_path / "overlay", PYTHONUSERBASE=base["userbase"])
@@ -191,7 +191,7 @@ def test_a_torch_that_was_fetched_for_the_build_is_not_the_environments(python: 
 
 
 def test_forced_cuda_without_nvcc_is_said_so(python: Path, tmp_path: Path) -> None:
-    """With a torch of a CUDA version that no machine has."""
+    """Uses a torch with a CUDA version that no machine has."""
     package = make_torch(site_of(python), cuda="99.0")
     (package / "__init__.py").write_text("from . import version\n")
     variables = isolated(tmp_path / "overlay") | {"FORCE_CUDA": "1"}
@@ -200,7 +200,7 @@ def test_forced_cuda_without_nvcc_is_said_so(python: Path, tmp_path: Path) -> No
 
 
 def test_what_a_build_without_isolation_needs_is_printed() -> None:
-    """To be piped into `uv pip install -r -`."""
+    """The output is for `uv pip install -r -`."""
     command = [sys.executable, "build_backend/cuda_toolkit.py"]
     said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     assert {f"torch=={torch.__version__.partition('+')[0]}", "ninja", "pybind11"} <= set(said)
@@ -209,7 +209,7 @@ def test_what_a_build_without_isolation_needs_is_printed() -> None:
 
 @pytest.mark.parametrize("pinned", [True, False])
 def test_only_the_environments_torch_is_required_by_version(python: Path, tmp_path: Path, pinned: bool) -> None:
-    """One that was fetched for the build must not replace, in silence, another that only PYTHONPATH shows."""
+    """A torch that was downloaded for the build must not silently replace one that is only on PYTHONPATH."""
     overlay = tmp_path / "overlay"
     overlay.mkdir()
     if pinned:

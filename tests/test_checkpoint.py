@@ -1,4 +1,4 @@
-"""Activation checkpointing: plain, and selective, which sees the operators and decides about each."""
+"""Activation checkpointing: plain, and selective, which decides for each operator."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Compiled by Inductor as the first and as the second thing of a process: what is compiled, and what is kept."""
+"""What Inductor compiles and saves, as the first and as the second compilation of a process."""
 
 from __future__ import annotations
 

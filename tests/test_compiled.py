@@ -43,7 +43,7 @@ def kept(run: Callable[[], Tensor]) -> int:
 @functions
 @pytest.mark.parametrize("slopes", SLOPES)
 def test_numbers_are_those_of_eager_calls(function: Callable, slopes: str, device: str) -> None:
-    """To the bit, but for the order in which d(alpha) is summed; finite where only positive elements are infinite."""
+    """Equal to the bit, except the order of the sum in d(alpha), which is finite if only positive x are infinite."""
     torch._dynamo.reset()
     with torch.device(device):
         alpha = SLOPES[slopes]()
@@ -100,7 +100,7 @@ def test_an_activation_alone_keeps_no_more_than_pytorchs_own(ours: Callable, the
 
 
 class Forms(nn.Module):
-    """Everything that a compiler must take without a graph break."""
+    """All forms of a call that must compile without a graph break."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The functions under PyTorch's own machinery for checking operators: what holds for ATen's activations holds here."""
+"""PyTorch's own checks of operators, as for the activations of ATen."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def inputs(x: Tensor, alpha: Any) -> tuple[Tensor, ...]:
 
 
 def of_inputs(function: Function, alpha: Any, channel_dim: int, **options: Any) -> Callable[..., Tensor]:
-    """The function of its differentiable arguments alone."""
+    """Returns the function with only its differentiable arguments."""
     if isinstance(alpha, Tensor):
         return lambda x, alpha: function(x, alpha, channel_dim=channel_dim, **options)
     return lambda x: function(x, alpha, channel_dim=channel_dim, **options)
@@ -109,7 +109,7 @@ def test_aot_autograd(function: Function, sample: str, dynamic: bool) -> None:
 @pytest.mark.parametrize("save", ["input", "output"])
 @pytest.mark.parametrize("sample", ["float", "0-d alpha", "channels", "broadcast"])
 def test_gradcheck_with_every_switch(sample: str, save: str) -> None:
-    """(Straight-through, whose derivative is not that of its value: tests/test_transforms.py.)"""
+    """The straight-through ReLU is tested in tests/test_transforms.py: its derivative is not that of its value."""
     x, alpha, channel_dim = arguments(sample)
     f, args = of_inputs(learnable_leaky_relu, alpha, channel_dim, save=save), inputs(x, alpha)
     switches = {"check_undefined_grad": True, "check_batched_grad": True}
@@ -130,7 +130,7 @@ def test_cross_reference_of_fake_and_real(function: Function, sample: str) -> No
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fullgraph", [False, True])
 def test_tangent_from_outside_a_compiled_function(function: Function, backend: str, fullgraph: bool) -> None:
-    """Right, or an error: never None."""
+    """The tangent is correct or an error is raised: it is never None."""
     torch._dynamo.reset()
     x, alpha, _ = arguments("one element", requires_grad=False)
     other = x.sign() if function is straight_through else alpha
@@ -250,7 +250,7 @@ COMPOSITE = torch._C.DispatchKeySet(torch._C.DispatchKey.CompositeExplicitAutogr
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("formula", [LEAKY_RELU, LEAKY_RELU_SIGNED, RELU])
 def test_composite_implementation_equals_the_kernels(sample: str, dtype: torch.dtype, formula: int) -> None:
-    """What every device without kernels runs."""
+    """Devices without kernels run the composite implementation."""
     x, alpha, channel_dim = arguments(sample, dtype, requires_grad=False)
     special = torch.tensor([0.0, -0.0, float("nan"), float("inf"), -float("inf")], dtype=dtype)
     if x.numel() >= 5 and x.shape:
@@ -305,7 +305,7 @@ def test_names_of_nodes() -> None:
 
 
 def test_undefined_gradients_stay_undefined() -> None:
-    """A function whose output nobody used takes part in backward without work: nothing is filled with zeros."""
+    """If an output is not used, its backward does no work and fills no tensor with zeros."""
     x = torch.randn(3, requires_grad=True)
 
     class Drop(torch.autograd.Function):

@@ -12,7 +12,7 @@ from leaky_ext import PReLU, StraightThroughReLU, convert
 
 
 def path(model, steps=20, data=None):
-    """Losses and final parameters of a short training."""
+    """Returns the losses and the final parameters of a short training."""
     torch.manual_seed(1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     losses = []

@@ -1,4 +1,4 @@
-"""convert and revert take no attribute of a module for granted: containers are told, what cannot be is named."""
+"""convert and revert update containers, and name the modules that cannot be replaced."""
 
 import copy
 import functools
@@ -34,7 +34,7 @@ def encoder(activation=None, **options):
 
 
 def is_fused(model):
-    """Whether inference takes the fused path: the fused kernel is called, and layers get nested tensors."""
+    """Returns whether inference calls the fused kernel, with nested tensors for the layers."""
     with torch.no_grad(), torch.profiler.profile() as profile:
         model(X, src_key_padding_mask=MASK)
     names = {event.key for event in profile.key_averages()}
@@ -111,7 +111,7 @@ def lazy():
 
 
 def hooked():
-    """As accelerate's add_hook_to_module does it."""
+    """Returns a module with a replaced forward, as from accelerate's add_hook_to_module."""
     module = nn.PReLU()
     module.forward = functools.partial(module.forward)
     return module

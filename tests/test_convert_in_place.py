@@ -1,4 +1,4 @@
-"""convert(inplace=True) overwrites only what nothing else reads, and names the others."""
+"""convert(inplace=True) overwrites only inputs that no other module reads, and names the other activations."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What addresses a module by name or type goes on after convert: checkpoints of every format, optimizers, pickles."""
+"""Code that uses names or types works after convert: checkpoints of every format, optimizers, pickles."""
 
 import copy
 import io

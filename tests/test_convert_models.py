@@ -1,4 +1,4 @@
-"""convert on models that people use, each skipped where its package (requirements-models.txt) is not installed."""
+"""convert on well-known models. Each is skipped if its package (requirements-models.txt) is not installed."""
 
 import copy
 
@@ -31,7 +31,7 @@ def same_path(old, new, inputs):
     torch.testing.assert_close(new_losses, losses, rtol=1e-6, atol=1e-6)
     for a, b, first in zip(new.parameters(), old.parameters(), start, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-        # All but biases that a normalization takes away again.
+        # All except biases that a normalization cancels.
         assert b.ndim == 1 or not torch.equal(b, first)
 
 
@@ -66,7 +66,7 @@ def test_a_transformer_with_a_relu_mlp():
     same = copy.deepcopy(old)
     convert(same, {"*.activation_fn": "straight_through"}, alpha=0.0)
     assert sum(isinstance(module, StraightThroughReLU) for module in same.modules()) == 3
-    # And a learnable slope that starts there leaves the outputs as they were.
+    # A learnable slope that starts at 0 does not change the outputs.
     learnable = copy.deepcopy(old)
     convert(learnable, {nn.ReLU: "learnable"}, alpha=0.0)
     assert sum(isinstance(module, LearnableLeakyReLU) for module in learnable.modules()) == 3

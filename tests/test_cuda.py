@@ -1,7 +1,7 @@
-"""What a GPU has and a CPU has not: streams, graphs, many blocks, 64-bit indices. Skipped where there is no GPU.
+"""Features that only GPUs have: streams, graphs, many blocks, 64-bit indices. Skipped without a GPU.
 
-What holds on both devices is tested on both, with the `device` fixture of the other files; the kernels' logic is also
-tested on the host, by test_cuda_host.py.
+The other files test both devices with the `device` fixture. test_cuda_host.py tests the logic of the kernels on the
+host.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def has_memory(gib: int) -> bool:
 
 @pytest.fixture
 def no_waiting() -> Iterator[None]:
-    """Every call that makes the host wait for the GPU raises."""
+    """Makes every call raise that would make the host wait for the GPU."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -126,7 +126,7 @@ def test_graphs(channels: int, shape: tuple[int, ...]) -> None:
 
 
 def test_current_stream() -> None:
-    """Work on another stream is queued behind what that stream does, and not on the default one."""
+    """Kernels run on the current stream, not on the default stream."""
     x = torch.zeros(1 << 22, device="cuda")
     alpha = torch.full((1,), 0.5, device="cuda")
     torch.cuda.synchronize()
@@ -198,14 +198,14 @@ def test_more_than_2_to_the_31_elements(layout: str) -> None:
 
 
 def turned(t: torch.Tensor) -> torch.Tensor:
-    """On the GPU, with the first dimension innermost in memory."""
+    """Returns x on the GPU, with the first dimension innermost in memory."""
     return t.transpose(0, -1).contiguous().cuda().transpose(0, -1)
 
 
 def test_short_set() -> None:
-    """Every kernel once, in every dtype, with few elements: what compute-sanitizer can watch in a minute.
+    """Runs every kernel once, in every dtype, with few elements, so that compute-sanitizer needs only a minute.
 
-    No kernel of torch's takes part: initcheck does not know what those write.
+    No kernel of torch runs, because initcheck does not see what those kernels write.
     """
     for dtype in DTYPES:
         for shape, slopes in (

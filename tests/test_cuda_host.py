@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(CXX is None, reason="no C++ compiler")
 
 
 def build(folder: Path, flags: list[str], sources: list[Path]) -> Path:
-    """The runner made of these sources, all compiled with the same flags."""
+    """Builds the runner from these sources, all with the same flags."""
     flags = ["-std=c++17", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-pthread", *flags]
     include = ROOT / "tests/cuda_host/include"
 
@@ -102,7 +102,7 @@ def barriers() -> list[str]:
 
 @pytest.mark.parametrize("barrier", barriers())
 def test_every_barrier_is_needed(threads_runner: Path, barrier: str) -> None:
-    """Without it, the same cases as in test_no_race find a race, or wrong numbers."""
+    """Without one barrier, the cases of test_no_race find a race or wrong numbers."""
     result = run(threads_runner, 100, 4, CUDA_HOST_LEAVE_OUT=barrier, TSAN_OPTIONS="halt_on_error=1")
     assert result.returncode != 0
     assert "data race" in result.stdout or "FAILED" in result.stdout

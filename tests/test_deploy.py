@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def exported(model, x, path):
-    """The types of the nodes, those of functions included, and the outputs in onnxruntime."""
+    """Returns the types of all nodes, including those in functions, and the outputs in onnxruntime."""
     torch.onnx.export(model.eval(), (x,), str(path), dynamo=True, verbose=False)
     graph = onnx.load(path)
     nodes = [node.op_type for nodes in (graph.graph.node, *(f.node for f in graph.functions)) for node in nodes]
@@ -31,7 +31,7 @@ def test_activations_alone_are_native_and_equal_to_the_bit(tmp_path):
         *(LearnableLeakyReLU(3, init=nn.init.normal_), StraightThroughReLU(0.1)),
         *(LearnableLeakyReLU(init=0.3), LearnableLeakyReLU(init=-0.7, alpha_bounds=(-0.5, 0.5))),
     )
-    model = nn.Sequential(model[0], model[2], model[3], model[1])  # the ReLU last, or the others see no negative number
+    model = nn.Sequential(model[0], model[2], model[3], model[1])  # ReLU last: the others need negative inputs
     x = torch.randn(2, 3, 8, 8)
     before = model.eval()(x)
     revert(model, {"1": "leaky_relu", LearnableLeakyReLU: "prelu", StraightThroughReLU: "relu"})
@@ -49,7 +49,7 @@ def test_activations_alone_are_native_and_equal_to_the_bit(tmp_path):
     ],
 )
 def test_what_is_not_reverted_exports_as_a_formula(layer, native, tmp_path):
-    """docs/export.md says why the native node is better; outputs are equal either way."""
+    """Outputs are equal with the formula too. docs/export.md says why native nodes are better."""
     x = torch.randn(2, 3, 8, 8)
     before = layer(x)
     nodes, (y,) = exported(layer, x, tmp_path / "model.onnx")

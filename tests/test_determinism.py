@@ -1,4 +1,4 @@
-"""The same inputs give the same bits: run after run, and for any number of threads."""
+"""The same inputs give the same bits in every run and for any number of threads."""
 
 from __future__ import annotations
 

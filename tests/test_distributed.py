@@ -36,7 +36,7 @@ def worker(rank, world, folder):
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def failures(request, tmp_path_factory):
-    """Of each rank, what failed, by the name of the check."""
+    """Returns the failures of each rank by the name of the check."""
     world, folder = request.param, tmp_path_factory.mktemp("world")
     mp.spawn(worker, (world, folder), nprocs=world)
     return [torch.load(folder / f"failures{rank}.pt") for rank in range(world)]

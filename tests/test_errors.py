@@ -121,7 +121,7 @@ def test_save_is_neither() -> None:
 
 @pytest.mark.skipif(_C.build_info()["cuda"], reason="this build has the CUDA kernels")
 def test_cuda_tensor_in_a_build_without_cuda() -> None:
-    """The call that the dispatcher makes for a CUDA tensor, made directly: it needs no GPU."""
+    """Makes the call of the dispatcher for a CUDA tensor directly, without a GPU."""
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     x, alpha = torch.ones(3), torch.ones(1)
     for call in (

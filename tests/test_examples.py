@@ -95,7 +95,7 @@ def test_characters_are_the_same_for_the_same_seed_and_can_be_told_apart():
 
 
 def test_the_page_shows_the_committed_results(example, tmp_path):
-    """What fails here: `python examples/activations.py --draw` writes the page anew."""
+    """If this fails, run `python examples/activations.py --draw`."""
     page = tmp_path / "experiment.md"
     shutil.copy(ROOT / "docs" / "experiment.md", page)
     page.write_text(re.sub(r"(<!-- table \w+ -->).*?(?=<!-- end)", r"\1\n", page.read_text(), flags=re.DOTALL))

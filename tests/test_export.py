@@ -1,4 +1,4 @@
-"""Exported programs, which must run where leaky_ext is not installed; and compilation that happens once."""
+"""Exported programs run without leaky_ext, and calls are compiled only once."""
 
 from __future__ import annotations
 

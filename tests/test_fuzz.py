@@ -1,4 +1,4 @@
-"""Part of what `make fuzz` does, with as many calls as there is time for."""
+"""A short run of `make fuzz`."""
 
 import fuzz_operators
 import pytest

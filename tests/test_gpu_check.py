@@ -1,4 +1,4 @@
-"""scripts/gpu_check.py without a GPU: a fake runner stands in for the device."""
+"""scripts/gpu_check.py without a GPU, with a fake runner."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_budget_cuts_limits_and_leaves_out_the_rest(
 def test_report_takes_up_what_a_step_measured(
     gpu_check: ModuleType, tmp_path: Path, text: str | None, measured: object
 ) -> None:
-    """Also from a step that is killed later; half a file, or none, is no error."""
+    """A step may be killed later. A missing or incomplete file is no error."""
     out = tmp_path / "out.json"
 
     def runner(step, limit):
@@ -110,7 +110,7 @@ def test_report_takes_up_what_a_step_measured(
 
 
 def test_profile_is_of_the_kernels_there_are(gpu_check: ModuleType) -> None:
-    """All of them, but for the sum of partial sums: a renamed kernel would silently be left out."""
+    """The profile has all kernels except the sum of partial sums. A renamed kernel must not be left out silently."""
     sources = "".join(path.read_text() for path in (ROOT / "csrc/cuda").glob("*.cu"))
     kernels = set(re.findall(r"(\w+_kernel)\(const", sources))
     pattern = re.compile(gpu_check.KERNELS.removeprefix("regex:"))
@@ -121,7 +121,7 @@ def test_profile_is_of_the_kernels_there_are(gpu_check: ModuleType) -> None:
 def test_benchmark_is_left_out_where_its_packages_are_missing(
     gpu_check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the bandwidth, which needs torch alone."""
+    """The bandwidth is still measured, because it requires only torch."""
     monkeypatch.setattr(gpu_check, "has_packages", lambda *names: False)
     steps = {step.name: step for step in gpu_check.make_steps(tmp_path / "results.json", full=False)}
     assert not steps["benchmark"].command and steps["benchmark"].optional

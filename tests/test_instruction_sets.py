@@ -1,4 +1,4 @@
-"""Every instruction set, and non-temporal stores everywhere, pass the kernels' tests; wrong settings are refused."""
+"""Every instruction set passes the tests of the kernels, also with non-temporal stores only; wrong settings raise."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_unknown_name_is_refused() -> None:
 
 
 def test_stream_bytes() -> None:
-    """Non-temporal stores from the first byte on give the same results; what is not a number of bytes is refused."""
+    """Non-temporal stores from the first byte on give the same results. A value that is not a number raises."""
     everywhere = {**os.environ, "LEAKY_EXT_STREAM_BYTES": "0"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "tests/test_kernels.py"]
     result = subprocess.run(command, env=everywhere, capture_output=True, text=True, cwd=ROOT)

@@ -29,7 +29,7 @@ def test_sizes(name: str, dtype: torch.dtype, size: int, device: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("slopes", ["float", "shared", "channels", "last"])
 def test_offsets_leave_the_memory_around_alone(dtype: torch.dtype, slopes: str, device: str) -> None:
-    """Views x[i:] break every alignment; what lies around the outputs keeps its sentinel."""
+    """Views x[i:] break every alignment. The memory around the outputs keeps its sentinel."""
     alpha: Tensor | float = 0.3
     if slopes != "float":
         alpha = draw({"shared": 1, "channels": 3, "last": 5}[slopes], dtype=dtype, device=device)
@@ -92,7 +92,7 @@ def test_mask_is_one_bit_an_element_in_memory_order(dtype: torch.dtype, device: 
 @pytest.mark.parametrize("alphas", [[0.3], [0.3, -0.2, 1.5], [0.3, 0.2, 1.5]])
 @pytest.mark.parametrize("size", [1, 63, 700, 70_001])
 def test_backward_from_the_output(dtype: torch.dtype, alphas: list[float], size: int, device: str) -> None:
-    """grad_x is that of the input to the bit, also where alpha * x underflows; grad_alpha as exact as y is."""
+    """grad_x equals that from the input to the bit, also where alpha * x underflows. grad_alpha is as exact as y."""
     x = draw(2, 3, size, dtype=dtype, device=device)
     x[..., ::3] *= torch.finfo(dtype).smallest_normal  # alpha * x is subnormal or 0
     x[0, :, 0] = -0.0

@@ -1,4 +1,4 @@
-"""Every layout is worked on as it lies: strides are kept, nothing is copied, gradients may lie otherwise."""
+"""Every layout is processed without a copy. Strides are kept, and gradients may have another layout."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_views_with_the_negative_bit(operator: str, in_place: str) -> None:
 
 @pytest.mark.parametrize("layout", ["channels_last", "channels_last_3d", "transposed", "permuted", "sliced", "narrow"])
 def test_nothing_is_copied(layout: str) -> None:
-    """The only memory taken is that of the outputs: y; grad_x and grad_alpha."""
+    """Only the outputs are allocated: y, grad_x and grad_alpha."""
     x, alpha = LAYOUTS[layout]().requires_grad_(), torch.rand(6, requires_grad=True)
     grad = torch.randn(x.shape)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as forward:

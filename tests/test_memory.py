@@ -1,4 +1,4 @@
-"""What is kept for backward, the peak of a step, and autograd's own safety."""
+"""What is saved for backward, the peak of a step, and autograd's safety checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ N = 8 * 1024
 
 
 def kept(call: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, float]:
-    """Bytes an element that `call` saves for backward: in all, and without what x and y hold anyway."""
+    """Returns the bytes per element that `call` saves for backward: in total, and without x and y."""
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def bounded(low: float = 0.1, **options: Any) -> LearnableLeakyReLU:
     return LearnableLeakyReLU(init=0.3, alpha_bounds=(low, 1.0), **options)
 
 
-SLOPE = 4 / N  # a slope is kept beside x or y
+SLOPE = 4 / N  # the slope is saved in addition to x or y
 MASK = 1 / 8
 KEPT: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "float": (lambda x: learnable_leaky_relu(x, 0.3), MASK, MASK),
@@ -86,7 +86,7 @@ KEPT: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
 @pytest.mark.parametrize("case", KEPT)
 def test_bytes_kept_an_element(case: str, device: str) -> None:
     call, total, beyond = KEPT[case]
-    if device == "cuda" and ", positive" in case:  # nobody looks at slopes on a GPU: there the bits are always kept
+    if device == "cuda" and ", positive" in case:  # slopes are not read on a GPU, so the mask is always saved
         total, beyond = total + MASK, beyond + MASK
     with torch.device(device):
         assert kept(call, torch.randn(N, requires_grad=True) * 1) == (total, beyond)
@@ -98,7 +98,7 @@ def test_bytes_kept_an_element(case: str, device: str) -> None:
 def test_positive_bounds_tell_the_sign_without_a_look_at_the_slopes(
     low: float, alpha_dtype: torch.dtype, x_dtype: torch.dtype, device: str
 ) -> None:
-    """On the CPU slopes are looked at if bounds do not tell: a slope that is NaN is not known to be positive."""
+    """Without positive bounds, the CPU reads the slopes. A NaN slope does not count as positive."""
     tells = low == 0.1 or (low > 0 and alpha_dtype == x_dtype == torch.float64)  # elsewhere 1e-60 is rounded to 0
     module = bounded(low, save="output", dtype=alpha_dtype, device=device)
     x = torch.tensor([-2.0, 3.0] * 4, dtype=x_dtype, device=device, requires_grad=True)

@@ -1,8 +1,8 @@
 """The matrix: every mode, eager and compiled, for both functions and every kind of slope.
 
-Each cell is compared in float64 with the formulas that people write by hand (torch.where, and the detach pattern),
-which share no code with leaky_ext, run eagerly in the same mode. Inductor, which takes minutes, is left to the
-slow tests. `pytest tests/test_modes.py --write-modes docs/modes.md` writes the table.
+Each cell is compared in float64 with the formulas that people write by hand (torch.where, and the detach pattern), run
+eagerly in the same mode. These share no code with leaky_ext. Inductor takes minutes, so only slow tests use it.
+`pytest tests/test_modes.py --write-modes docs/modes.md` writes the table.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def learned(alpha: Any) -> bool:
     return isinstance(alpha, Tensor) and alpha.requires_grad
 
 
-# A mode takes a function, x and alpha, and gives tensors. `outside` modes call a function that is already compiled,
+# A mode gets a function, x and alpha, and returns tensors. `outside` modes call a function that is already compiled,
 # the others are compiled as a whole.
 MODES: dict[str, tuple[bool, Callable[..., Any]]] = {}
 
@@ -111,7 +111,7 @@ mode("third order", outside=True)(partial(create_graph, order=3))
 
 
 def pure(f: Function, alpha: Any) -> tuple[Callable, Callable[[Tensor, Any], tuple]]:
-    """f as torch.func sees it, of x and of alpha if that is learned; and what goes in."""
+    """Returns f as a pure function of x and of a learned alpha, and the arguments."""
     if learned(alpha):
         return f, lambda x, alpha: (x, alpha.detach())
     return lambda x: f(x, alpha), lambda x, alpha: (x,)

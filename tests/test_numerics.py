@@ -1,4 +1,4 @@
-"""Any tensor in, the contract out: drawn inputs against float64, and the bounds of d(alpha) where sums are long."""
+"""Random tensors against float64, and the error bounds of d(alpha) for long sums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import leaky_ext
 
 @st.composite
 def tensors(draw: st.DrawFn, shape: list[int], dtype: torch.dtype) -> Tensor:
-    """A tensor of any memory format, perhaps a slice, a view at an odd offset, expanded, or with infinities."""
+    """Draws a tensor of any memory format: maybe a slice, a view at an odd offset, expanded, or with infinities."""
     order = draw(st.permutations(range(len(shape))))
     step = [draw(st.sampled_from([1, 1, 1, 2, 3])) for _ in shape]
     expanded = [draw(st.integers(0, 9)) == 0 for _ in shape]
@@ -136,7 +136,7 @@ def test_autocast_changes_nothing(name: str, lower: torch.dtype, dtype: torch.dt
 
 
 def test_double_rounds_once_to_a_half_alpha() -> None:
-    """1 + 2^-11 + 2^-40 is above the middle of two fp16 numbers; by way of float32 it would be the middle itself."""
+    """1 + 2^-11 + 2^-40 is above the midpoint of two fp16 numbers. Rounding to float32 first gives the midpoint."""
     x = torch.tensor([-1.0, -(2.0**-11), -(2.0**-40)], dtype=torch.float64)
     for dtype, middle in ((torch.float16, 2.0**-11), (torch.bfloat16, 2.0**-8)):
         x[1] = -middle

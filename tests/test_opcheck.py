@@ -48,7 +48,7 @@ def slope(kind: str, x: Tensor) -> Any:
 
 
 def calls(x: Tensor, alpha: Any) -> list[tuple[Any, tuple]]:
-    """Every operator with arguments for this x and alpha: each formula, each kind of saved tensors."""
+    """Returns calls of every operator for this x and alpha, with each formula and each kind of saved tensors."""
     grad = torch.randn_like(x).clone(memory_format=torch.contiguous_format)
     mask = raw.forward_mask(x)[1]
     slope, value = slope_and_value(alpha)
@@ -73,9 +73,9 @@ def calls(x: Tensor, alpha: Any) -> list[tuple[Any, tuple]]:
 
 
 def with_gradients(op: Any, args: tuple) -> tuple:
-    """The arguments, with gradients asked of all that can have one."""
+    """Returns the arguments. All that can have a gradient require one."""
     if op in (OPS.forward_.default, OPS.forward_mask_.default):
-        return args  # of a leaf, which cannot be written to
+        return args  # a leaf that requires grad cannot be written in place
     return tuple(t.detach().clone().requires_grad_() if is_floating(t) else t for t in args)
 
 

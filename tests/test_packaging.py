@@ -1,4 +1,4 @@
-"""Installs of every kind, each in an environment of its own, which borrows the torch that runs the tests."""
+"""Every kind of installation, each in its own environment that uses the torch of the tests."""
 
 import os
 import re
@@ -28,7 +28,7 @@ print(leaky_ext.__file__)
 
 
 def run(*command, check=True, cwd="/", **environment):
-    """The output of a command, errors included; an environment variable given as None is taken away."""
+    """Returns the output of a command, including errors. An environment variable that is None is removed."""
     variables = {name: value for name, value in (os.environ | environment).items() if value is not None}
     process = subprocess.run(
         [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=cwd
@@ -39,7 +39,7 @@ def run(*command, check=True, cwd="/", **environment):
 
 
 def with_dependencies(*names):
-    """The distributions of these names and of all that they require here."""
+    """Returns the distributions with these names, and those that they require."""
     found, left = {}, list(names)
     while left:
         name = re.sub(r"[-_.]+", "-", left.pop()).lower()
@@ -51,7 +51,7 @@ def with_dependencies(*names):
 
 
 class Environment:
-    """A virtual environment that holds links to packages of the one that runs the tests."""
+    """A virtual environment with links to packages of the environment that runs the tests."""
 
     def __init__(self, folder, *packages, pip=None):
         run(sys.executable, "-m", "venv", "--without-pip", folder)
@@ -68,13 +68,13 @@ class Environment:
         return run(self.python, "-m", "pip", *arguments, **options)
 
     def imported_from(self):
-        """Trains one slope, and tells where leaky_ext was found."""
+        """Trains one slope, and returns the path of leaky_ext."""
         return Path(run(self.python, "-c", TRY_IT).splitlines()[-1]).parent
 
 
 @pytest.fixture
 def source(tmp_path):
-    """A copy of the source tree, without what was built in it."""
+    """A copy of the source tree without build outputs."""
     ignored = shutil.ignore_patterns("build", "dist", ".*", "*.so", "_build.py", "*.egg-info", "__pycache__", "results")
     return Path(shutil.copytree(ROOT, tmp_path / "source", ignore=ignored))
 
@@ -100,7 +100,7 @@ USED_BY_COMPILE_ONCE = ("find", "sort", "xargs", "cat", "sha256sum", "cut", "cp"
 
 @pytest.fixture(scope="module")
 def compile_once(tmp_path_factory):
-    """The environment variable that makes a build use it."""
+    """Returns the environment variable for a build with this compiler."""
     compiler = tmp_path_factory.mktemp("compiler") / "c++"
     compiler.write_text(COMPILE_ONCE)
     compiler.chmod(0o755)
@@ -145,7 +145,7 @@ def test_pip_install_builds_against_a_torch_behind_a_pth_file(tmp_path, source, 
 
 @pytest.mark.slow
 def test_pip_install_builds_against_a_torch_in_the_users_site(tmp_path, source, compile_once):
-    """By the interpreter that virtual environments are made of: they have no user's site."""
+    """Uses the base interpreter, because virtual environments have no user site."""
     python, user = sys._base_executable, {"PYTHONUSERBASE": str(tmp_path / "user"), "PYTHONPATH": None}
     site = Path(sysconfig.get_path("purelib", "posix_user", {"userbase": user["PYTHONUSERBASE"]}))
     site.mkdir(parents=True)
@@ -188,7 +188,7 @@ def test_sdist_holds_all_sources_and_builds_without_ninja(tmp_path, source, comp
 
 @pytest.mark.slow
 def test_uv_pip_install(tmp_path, source, compile_once):
-    """Without isolation, as pyproject.toml says: uv tells a build nothing of the environment that it is for."""
+    """pyproject.toml disables isolation, because uv does not tell a build which environment it is for."""
     environment = Environment(tmp_path / "venv", "torch", "setuptools")
     tools = Path(sys.executable).parent  # uv and ninja
     command = [tools / "uv", "pip", "install", "--python", environment.python, "--no-deps", "."]
@@ -242,7 +242,7 @@ def test_forced_cuda_without_cuda_in_torch_is_said_so(source):
 
 @pytest.mark.skipif(_build.WITH_CUDA, reason="this build has CUDA kernels")
 def test_a_build_without_cuda_says_how_to_get_it():
-    """A CUDA tensor takes a GPU: the kernel that stands in for CUDA's is called with a tensor of the CPU."""
+    """Calls the replacement of the CUDA kernel with a CPU tensor, because a CUDA tensor requires a GPU."""
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     with pytest.raises(RuntimeError, match=r"show_config\(\) says why.*FORCE_CUDA=1 pip install --force-reinstall"):
         torch.ops.leaky_ext.forward.default.redispatch(cuda, torch.ones(3), None, 0.1, 1, 0)
@@ -272,7 +272,7 @@ def test_a_source_tree_that_was_not_built_says_so(source, tmp_path):
 
 
 def test_a_clone_serves_the_installed_package(source, tmp_path):
-    """README's second command, and the benchmarks, in the clone after `pip install .`; of another version: an error."""
+    """After `pip install .`, README's commands work in the clone. If the version differs, they raise."""
     environment = Environment(tmp_path / "environment", "torch", "numpy")
     package = environment.site / "leaky_ext"
     shutil.copytree(Path(_build.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -298,7 +298,7 @@ def test_a_clone_serves_the_installed_package(source, tmp_path):
 
 @pytest.mark.slow
 def test_a_package_of_bytecode_alone(tmp_path):
-    """As some applications are shipped: compiled by `compileall -b`, and the .py files removed."""
+    """Some applications are compiled by `compileall -b` and have no .py files."""
     package = tmp_path / "leaky_ext"
     shutil.copytree(Path(_build.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     run(sys.executable, "-m", "compileall", "-q", "-b", package)

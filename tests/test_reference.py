@@ -1,4 +1,4 @@
-"""The reference, and with it every path that is not the kernels: values, gradients, dtypes and errors."""
+"""The reference and every other path without kernels: values, gradients, dtypes and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ X = [-INF, -2.0, -0.0, 0.0, 3.0, INF, NAN]
 
 
 def wrapped(name: str, path: str) -> Callable[..., Tensor]:
-    """The function as `path` reaches it: all of these but the first are ways that users have of getting there."""
+    """Returns the function called through `path`. Users can reach all paths except the first."""
     if path == "reference":
         return getattr(reference, name)
     function = getattr(leaky_ext, name)
@@ -36,9 +36,9 @@ def wrapped(name: str, path: str) -> Callable[..., Tensor]:
 @pytest.mark.parametrize("path", ["reference", "eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_special_values(name: str, path: str) -> None:
-    """To the bit, also where torch.where(x >= 0, x, alpha * x) and the detach pattern give NaN.
+    """Equal to the bit, also where torch.where(x >= 0, x, alpha * x) and the detach pattern give NaN.
 
-    Every dtype goes through one graph, so that compilers compile once.
+    One graph contains all dtypes, so that compilers compile once.
     """
     torch._dynamo.reset()
     function = getattr(reference if path == "reference" else leaky_ext, name)
@@ -56,17 +56,17 @@ def test_special_values(name: str, path: str) -> None:
         for dtype, y, grad_x in zip(DTYPES, ys, grad_xs, strict=True):
             assert y.dtype == grad_x.dtype == dtype
             zeros = [-0.0, 0.0]
-            if name == NAMES[1] and path == "inductor":  # there the sign of a zero says whether x was negative
+            if name == NAMES[1] and path == "inductor":  # compiled, y is -0.0 only if x is negative
                 scaled, zeros = [-0.0, -0.0], [0.0, 0.0]
             assert str(y.tolist()) == str([*scaled, *zeros, 3.0, INF, NAN])
             assert grad_x.tolist() == [alpha, 2 * alpha, 3.0, 4.0, INF, 6.0, 7 * alpha]
         for grad_alpha in values_and_gradients(run, finite, alpha, finite_grad)[2]:
             assert grad_alpha.dtype == torch.float32
-            assert grad_alpha.item() == -7.0  # of the negative elements alone
+            assert grad_alpha.item() == -7.0  # only of the negative elements
 
 
 def values_and_gradients(run: Callable, x: list[float], alpha: float, grad: list[float]) -> tuple[Any, Any, Any]:
-    """Of a function of lists, an entry for each dtype: y, grad_x, grad_alpha."""
+    """Returns y, grad_x and grad_alpha of a function of lists with one entry per dtype."""
     xs = [torch.tensor(x, dtype=dtype, requires_grad=True) for dtype in DTYPES]
     slopes = [torch.tensor(alpha, requires_grad=True) for _ in DTYPES]
     ys = run(xs, slopes)
@@ -190,7 +190,7 @@ def test_compiled_in_place_has_the_right_gradient(learned: bool) -> None:
 
 
 def test_compiled_in_place_straight_through_with_a_learned_slope() -> None:
-    """Refused in an eager call, which would have to copy x; right where a compiler removes the copy."""
+    """An eager call raises, because it would have to copy x. Compilers remove the copy, so compiled calls work."""
 
     def f(x: Tensor, alpha: Tensor) -> Tensor:
         return leaky_ext.straight_through_relu_(x * 1, alpha)

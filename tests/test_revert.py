@@ -1,4 +1,4 @@
-"""revert: what it puts in place, what it keeps, what it refuses, and that outputs stay equal."""
+"""revert: replacements, what is kept, errors, and equal outputs."""
 
 import copy
 import inspect

@@ -1,6 +1,6 @@
-"""Forward writes to nothing but its output: outputs, gradients, parameters and buffers equal those of the formula.
+"""forward writes only to its output: outputs, gradients, parameters and buffers equal those of the formula.
 
-One matrix: modules x layers around them x how they are run x training mode. The twin is the plain formula, eager.
+One matrix: modules x surrounding layers x ways to run x training mode. Each cell is compared with the eager formula.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ SMOKE = ("learnable, bounded", True)
 
 
 class Inside(torch.autograd.Function):
-    """A clamp whose gradient is 0 only if it leads further out."""
+    """A clamp with a gradient of 0 only if a descent step would lead further out."""
 
     @staticmethod
     def forward(ctx, slope, low, high):
@@ -49,7 +49,7 @@ class Inside(torch.autograd.Function):
 
 
 class Formula(nn.Module):
-    """What a module should compute, in plain PyTorch, with the same parameters. Exporters get a plain clamp."""
+    """The expected computation of a module, in plain PyTorch, with the same parameters. Exporters get a plain clamp."""
 
     def __init__(self, module, plain_clamp=False):
         super().__init__()
@@ -69,7 +69,7 @@ class Formula(nn.Module):
 
 
 class Net(nn.Module):
-    """The layers that write to buffers of their own, around an activation."""
+    """An activation between layers that write to their own buffers."""
 
     def __init__(self, act, without=()):
         super().__init__()
@@ -94,7 +94,7 @@ def twin_of(model, plain_clamp=False):
 
 
 def outcome(call, model, x):
-    """Output, gradients and state after a call; names are those of the model alone."""
+    """Returns output, gradients and state after a call, with the names in the model itself."""
     leaf = x.clone().requires_grad_()
     y = call(leaf)
     y.square().sum().backward()
@@ -128,7 +128,7 @@ RUN_THE_TWIN_TOO = ("inductor", "checkpoint", "reentrant checkpoint")
 
 
 def cells(runs, slow=()):
-    """run x module x training; cells of slow runs are marked, but for one of each."""
+    """Returns run x module x training. Cells of slow runs are marked slow, except one of each run."""
     params = []
     for run, name, training in itertools.product(runs, MODULES, (True, False)):
         marks = [pytest.mark.slow] if run in slow and (name, training) != SMOKE else []
@@ -139,7 +139,7 @@ def cells(runs, slow=()):
 
 
 def monitored(cell):
-    """The same with an AlphaMonitor, which looks at forwards in training alone."""
+    """Returns the model with an AlphaMonitor, which records only forwards in training mode."""
     return pytest.param(*cell.values[:3], True, marks=cell.marks, id=f"{cell.id}-monitored")
 
 

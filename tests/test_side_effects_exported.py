@@ -1,4 +1,4 @@
-"""The matrix of test_side_effects for exporters: the plain formula, run after the export, is the twin."""
+"""The matrix of test_side_effects for exporters, compared with the plain formula."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from leaky_ext import AlphaMonitor
 
 
 def saw_nothing(monitor):
-    """What is exported or traced has no monitor in it."""
+    """Checks that the exported or traced program contains no monitor."""
     monitor.step()
     return all(row["negative"] != row["negative"] for row in monitor.rows())
 
@@ -71,7 +71,7 @@ INFERENCE = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("run, name, training", cells(INFERENCE, slow=["legacy onnx", "onnx"]))
 def test_exported_to_run_without_torch(run, name, training, tmp_path):
-    """Of a network in evaluation mode, and of the activation alone in training mode: freeze takes no other.
+    """Exports a network in evaluation mode and an activation in training mode, because freeze supports no others.
 
     The legacy exporter has no spectral norm.
     """

@@ -1,4 +1,4 @@
-"""What a native module must survive: forks, threads, interrupts, failed allocations, abrupt exits, long runs."""
+"""Robustness: forks, threads, interrupts, failed allocations, abrupt exits, long runs."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ import leaky_ext
 
 
 def train_once(size=100_000):
-    """The gradient of one slope; large enough that several threads work on it."""
+    """Returns the gradient of one slope for a tensor that is large enough for several threads."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(size, generator=generator)
     alpha = torch.full((1,), 0.25, requires_grad=True)
@@ -39,9 +39,9 @@ def run_python(code, **options):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_forked_workers_give_what_their_parent_gives():
-    """DataLoader workers, forked from a process whose threads have already run a kernel.
+    """DataLoader workers are forked from a process whose threads have already run a kernel.
 
-    In a fresh process: torch forbids backward in a fork of one that has had threads of autograd's own.
+    Runs in a fresh process: torch forbids backward in a fork of a process that has had autograd threads.
     """
     result = run_python("import test_survival; test_survival.compare_forked_workers()", cwd=Path(__file__).parent)
     assert result.returncode == 0, result.stderr
@@ -66,7 +66,7 @@ def test_eight_threads_give_what_one_gives():
 
 @pytest.fixture
 def eager_switches():
-    """Threads that want the GIL get it within 0.1 ms of a thread that runs Python."""
+    """Lets waiting threads get the GIL from a thread that runs Python within 0.1 ms."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-4)
     yield
@@ -74,9 +74,9 @@ def eager_switches():
 
 
 def ticks_in_the_middle(call):
-    """How often another Python thread ran in the middle half of the time that the call took.
+    """Returns how often another Python thread ran in the middle half of the call.
 
-    A call that holds the GIL lets no other thread run then: only before it starts and after it returns.
+    If the call holds the GIL, no other thread runs in this time.
     """
     ticks, stop = [], threading.Event()
 

@@ -1,4 +1,4 @@
-"""torch.fx: our modules are one node wherever nn.PReLU is, and convert(functions=True) finds what is called."""
+"""torch.fx: our modules are one node if nn.PReLU is, and convert(functions=True) finds function calls."""
 
 import copy
 
@@ -134,7 +134,7 @@ class Block(nn.Module):
 
 
 class Functions(nn.Module):
-    """Every function, method and way to give its arguments that is found, and some that are not."""
+    """Calls of every function and method, in every form, that `convert` finds, and some that it does not find."""
 
     def __init__(self):
         super().__init__()

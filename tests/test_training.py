@@ -55,7 +55,7 @@ class Detach(nn.Module):
 
 
 def train(activation: Callable[[], nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses, the slope after each step, and accuracy on all images, in float64 so that rounding does not add up."""
+    """Returns losses, the slope after each step, and the accuracy, in float64 so that rounding does not add up."""
     data = load_digits()
     images, labels = torch.tensor(data.data) / 16, torch.tensor(data.target)
     torch.manual_seed(0)
@@ -96,7 +96,7 @@ def test_same_losses_as_by_hand(ours: Callable[[], nn.Module], by_hand: Callable
 
 
 def losses(save: str, slopes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of a super-resolution network in training: a slope per channel, as `convert` makes it of nn.PReLU."""
+    """Returns the losses of a super-resolution network in training, with the slopes of `convert`."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 16, 3, padding=1), nn.PReLU(16)]
     layers += [layer for _ in range(3) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.PReLU(16))]

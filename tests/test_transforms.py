@@ -66,7 +66,7 @@ def test_float_slope_against_finite_differences(function: Function) -> None:
 
 
 def test_straight_through_second_order_is_the_surrogates(case: tuple[Tensor, Tensor, int]) -> None:
-    """ReLU's value has another derivative than the surrogate, so the gradient itself is what is differentiated."""
+    """The derivative of the value is not that of the surrogate, so the test differentiates the gradient itself."""
     x, alpha, channel_dim = case
     grad = away_from_zero(3, 4, 5).requires_grad_()
 
@@ -95,7 +95,7 @@ def test_straight_through_tangent_is_the_surrogates(case: tuple[Tensor, Tensor, 
 
 
 class Calls(TorchDispatchMode):
-    """Names of the operators that run."""
+    """Records the names of the operators that run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ def test_nested_vmap() -> None:
 
 
 def test_ensemble_of_models() -> None:
-    """What vmap over alpha is for: stacked models, each with its own slope and gradient."""
+    """The use of vmap over alpha: stacked models, each with its own slope and gradient."""
     models = [leaky_ext.LearnableLeakyReLU(4, init=0.1 * i).double() for i in range(1, 4)]
     parameters, buffers = func.stack_module_state(models)
     x = away_from_zero(6, 4)
@@ -191,7 +191,7 @@ def test_tensors_that_left_a_transform_keep_their_gradient(function: Function) -
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_constant_gradient_with_create_graph(function: Function) -> None:
-    """The gradient of a piecewise linear function is constant: part of a graph, without a derivative by x."""
+    """The gradient of a piecewise linear function is constant: it is in the graph, with no derivative by x."""
     x = away_from_zero(5).requires_grad_()
     (grad,) = torch.autograd.grad(function(x, 0.3).sum(), x, create_graph=True)
     grad.sum().backward()
@@ -252,7 +252,7 @@ class TestStraightThrough:
     @pytest.mark.parametrize("backend", [None, "aot_eager"])
     @pytest.mark.parametrize("transform", ["grad", "jvp", "jacrev", "jacfwd", "hessian", "vmap", "vmap of grad"])
     def test_transforms(self, transform: str, backend: str | None) -> None:
-        """sign(x) with the derivatives of tanh(x), of every order that tanh itself then has."""
+        """sign(x) gets the derivatives of tanh(x), of every order."""
         x = away_from_zero(4)
 
         def f(x: Tensor) -> Tensor:

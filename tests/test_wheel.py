@@ -1,4 +1,4 @@
-"""scripts/wheel.py: one wheel for several versions of torch, made here of this build under other versions' names."""
+"""scripts/wheel.py: one wheel for several versions of torch, here made from copies of one build."""
 
 from __future__ import annotations
 

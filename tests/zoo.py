@@ -1,4 +1,4 @@
-"""Networks that tests convert, revert and export: one of our own, and some that people use."""
+"""Networks that tests convert, revert and export."""
 
 import importlib.util
 

@@ -1,6 +1,7 @@
-"""vmap: one call of an operator for a whole batch, whichever of x and alpha is batched.
+"""The rules for vmap: one call of an operator computes the whole batch.
 
-The batch becomes the first dimension of x; slopes that differ from example to example become slopes of a dimension.
+The batch dimension becomes the first dimension of x. If alpha is batched, it becomes an alpha with slopes per channel
+of the batch dimension, or an alpha that broadcasts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _forward(op: Any, in_place: bool) -> Any:
             )
         x = batch_first(x, x_dim, info.batch_size)
         example = alpha if alpha is None or alpha_dim is None else one_example(alpha.movedim(alpha_dim, 0))
-        check(one_example(x), value if example is None else example, channel_dim)  # names the shapes of one example
+        check(one_example(x), value if example is None else example, channel_dim)  # for errors with an example's shape
         alpha, channel_dim = batch_alpha(alpha, alpha_dim, x.ndim - 1, channel_dim)
         return op(x, alpha, value, channel_dim, formula), 0
 
@@ -82,7 +83,7 @@ def batch_first(x: Any, dim: int | None, size: int) -> Any:
 
 
 def batch_alpha(alpha: Tensor | None, dim: int | None, ndim: int, channel_dim: int) -> tuple[Tensor | None, int]:
-    """The alpha and channel_dim that mean the same for an x of `ndim` dimensions once it has a batch in front."""
+    """Return the alpha and channel_dim that apply after a batch dimension was added in front of an x with `ndim`."""
     if alpha is None:
         return alpha, channel_dim
     if dim is None:

@@ -1,4 +1,4 @@
-"""A slope inside of its bounds: the operator `clamp_slope` (csrc/bounds.cpp), and what each mode makes of it."""
+"""Clamps a slope to its bounds: the operator `clamp_slope` (csrc/bounds.cpp) and its rules for each mode."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _clamp_slope = torch.ops.leaky_ext.clamp_slope.default
 
 
 def clamp_slope(alpha: Tensor, low: float, high: float) -> Tensor:
-    """`alpha`, clamped. The gradient is 0 only where a step of descent would lead a slope outside further out.
+    """Return `alpha` clamped. The gradient is 0 only if a descent step would move an outside slope further out.
 
-    Exporters, tracers and backends that take no operators get a plain clamp.
+    Exporters, tracers and backends that do not support the operators get a plain clamp.
     """
     if is_compiling():
-        from .compiled import traced_for  # which imports Dynamo and Inductor
+        from .compiled import traced_for  # imported here because it imports Dynamo and Inductor
 
         return alpha.clamp(low, high) if traced_for() == "reference" else _clamp_slope(alpha, low, high)
     if torch_private.is_tracing() or has_torch_function((alpha,)):
@@ -46,4 +46,4 @@ def _decomposed(alpha: Tensor, low: float, high: float) -> Tensor:
 
 
 DECOMPOSITIONS = {_clamp_slope: _decomposed}
-"""What Inductor compiles in place of the operator."""
+"""What Inductor compiles instead of the operator."""

@@ -1,4 +1,4 @@
-"""What the operators return for tensors without data: shapes, strides and dtypes, for tracers and meta tensors."""
+"""Fake implementations of the operators: shapes, strides and dtypes for tracers and meta tensors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def backward(
 def _check_saved(
     grad: Tensor, saved: Tensor | None, mask: Tensor | None, kind: int, stride: Sequence[int] | None
 ) -> None:
-    """Raises what `check_saved` in csrc/checks.cpp raises."""
+    """Raises the errors of `check_saved` in csrc/checks.cpp."""
     if not 0 <= kind <= 5:
         raise ValueError(f"leaky_ext: kind must be 0 to 5, got {kind}")
     has_saved, has_mask = kind != MASK, kind in (OUTPUT_AND_MASK, MASK)

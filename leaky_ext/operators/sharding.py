@@ -1,9 +1,9 @@
-"""DTensor: how the operators are sharded.
+"""The sharding rules of the operators for DTensor.
 
-The operators run on any sharding of x as it lies. Slopes are replicated or, where x is sharded along their dimension,
-sharded with it; d(alpha) is then a partial sum over the mesh, or sharded too. x is never gathered.
+x may have any sharding and is never gathered. If x is sharded along the dimension of the slopes, the slopes and
+grad_alpha are sharded too. Otherwise the slopes are replicated, and grad_alpha is a partial sum over the mesh.
 
-Importing this module registers the rules with DTensor; the functions of leaky_ext do so when they first meet one.
+Importing this module registers the rules. The functions of leaky_ext import it at their first call with a DTensor.
 """
 
 import math
@@ -14,21 +14,21 @@ import torch
 from torch.distributed.tensor import Partial, Placement, Replicate, Shard
 from torch.distributed.tensor.experimental import register_sharding
 
-# One way to run an operator on one dimension of a mesh: placements of its outputs (None: not computed) and of those
-# arguments that are tensors. DTensor chooses the one that moves least.
+# One way to run an operator on one dimension of a mesh: the placements of the outputs (None: not computed) and of the
+# tensor arguments. DTensor chooses the rule with the least communication.
 Rule = tuple[list[Placement | None], list[Placement]]
 
 _ops = torch.ops.leaky_ext
 
 
 def _layouts(x: Any, alpha: Any, channel_dim: int) -> Iterator[list[Placement]]:
-    """Every placement of x on one mesh dimension, with that of alpha, if it is a tensor."""
+    """Yield every placement of x on one mesh dimension, together with the placement of alpha if alpha is a tensor."""
     shape = getattr(alpha, "shape", None)
     yield [Replicate()] if shape is None else [Replicate(), Replicate()]
     for dim in range(x.ndim):
         if shape is None:
             yield [Shard(dim)]
-        elif math.prod(shape) == 1:  # compiled by torch 2.11, a shape is a tuple
+        elif math.prod(shape) == 1:  # under torch.compile of torch 2.11, a shape is a tuple
             yield [Shard(dim), Replicate()]
         elif len(shape) == x.ndim:
             yield [Shard(dim), Replicate() if shape[dim] == 1 else Shard(dim)]

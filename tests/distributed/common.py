@@ -34,12 +34,12 @@ def batch(step):
 
 
 def mine(x):
-    """This rank's part of a batch."""
+    """Returns this rank's part of a batch."""
     return x.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def train(model, part=mine, steps=STEPS, each_step=lambda optimizer: None):
-    """Losses, averaged over ranks, of a few steps of SGD."""
+    """Returns the losses of a few steps of SGD, averaged over ranks."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     losses = []
     for step in range(steps):
@@ -56,7 +56,7 @@ def train(model, part=mine, steps=STEPS, each_step=lambda optimizer: None):
 
 
 def alone(model, **kwargs):
-    """The same training on the whole batch, which every rank does for itself."""
+    """Runs the same training on the whole batch, separately on each rank."""
     return train(model, part=lambda x: x, **kwargs)
 
 
@@ -90,7 +90,7 @@ def shard(model):
 
 
 def tensor_parallel(model):
-    """Columns and rows by turns; the second activation sees a DTensor, the third the whole of x."""
+    """Alternates columns and rows. The second activation gets a DTensor, the third the whole x."""
     from leaky_ext.distributed import SlopeParallel  # here, for the functions register the rules by themselves
 
     plan = {"0": ColwiseParallel(), "1": SlopeParallel(), "2": RowwiseParallel(output_layouts=Shard(-1))}

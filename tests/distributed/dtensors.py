@@ -111,7 +111,7 @@ def dtensor_on_a_two_dimensional_mesh(folder):
 
 @check
 def dtensor_does_not_gather_x(folder):
-    """Slopes that lie otherwise than x asks are moved; x and its gradient never are, even if a sum is still due."""
+    """Slopes are redistributed to fit x. x and its gradient are not redistributed, even if the gradient is partial."""
     x, g, alpha = (torch.randn(s, generator=torch.Generator().manual_seed(0)) for s in (SHAPE, SHAPE, (8,)))
     plain = plain_case(leaky_ext.learnable_leaky_relu, x, g, alpha)
     results = dtensor_case(leaky_ext.learnable_leaky_relu, x, g, alpha, [Shard(1)], [Replicate()], mesh())
@@ -129,7 +129,7 @@ def dtensor_does_not_gather_x(folder):
 
 @check
 def dtensor_in_place_with_a_gradient(folder):
-    """In place, x is what is kept: of a copy, since a mask could not be sharded with it."""
+    """In-place calls save a copy of x, because a mask cannot be sharded like x."""
     x, g, alpha = (torch.randn(s, generator=torch.Generator().manual_seed(0)) for s in (SHAPE, SHAPE, (8,)))
     for name in ("learnable_leaky_relu", "straight_through_relu"):
         function, in_place = getattr(leaky_ext, name), getattr(leaky_ext, f"{name}_")

@@ -1,4 +1,4 @@
-"""AlphaMonitor, checkpoints and copies of models that are spread over processes."""
+"""AlphaMonitor, checkpoints and copies of distributed models."""
 
 import copy
 
