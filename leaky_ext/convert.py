@@ -79,7 +79,9 @@ def convert(
     def make(old: Any, kind: str, name: str) -> tuple[nn.Module, str, str]:
         new: Slope
         overwrites, keep, notes = bool(getattr(old, "inplace", False)), save, []
-        if inplace and not overwrites:
+        if inplace and kind == "straight_through" and isinstance(old, nn.PReLU):
+            notes.append("not in place: the gradient of its slope needs its input")
+        elif inplace and not overwrites:
             overwrites = reads_alone(calls[name].node, calls[name].owner) if name in calls else old in safe
             notes += [] if overwrites else ["not in place: something else may read its input"]
         start = float(getattr(old, "negative_slope", alpha))

@@ -110,3 +110,9 @@ def test_an_input_that_cannot_be_rebuilt_is_kept(why, options):
     assert ("cannot be rebuilt" in second.note) == (why == "a bound")
     model(torch.randn(2, 3, 4, 4)).sum().backward()
     assert model[1].weight.grad.isfinite().all()
+
+
+def test_a_learned_straight_through_relu_is_never_in_place():
+    model = net(nn.PReLU(3))
+    (change,) = convert(model, {nn.PReLU: "straight_through"}, inplace=True)
+    assert change.note == "not in place: the gradient of its slope needs its input" and not model[1].inplace
