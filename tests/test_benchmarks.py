@@ -294,7 +294,7 @@ def test_runs_merge_into_one_file(tmp_path: Path) -> None:
     again = Results.load(out)
     assert [row["suite"] for row in again.rows].count("calls") == len(first.rows) - 1
     assert [row["suite"] for row in again.rows].count("networks") == 1
-    assert "learnable / PReLU" in done.stdout
+    assert "F.prelu      learnable_leaky_relu(x, alpha)" in done.stdout and f"Results: {out}" in done.stdout
 
 
 def test_tables_keep_the_order_of_the_file() -> None:
