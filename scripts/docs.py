@@ -1,8 +1,8 @@
 """Builds the site, checks its links and opens every page in a browser. `make docs`.
 
 Writes build/docs/html and build/docs/screenshots. Warnings are errors. DOCS_ONLINE=1 also checks links to other sites.
-Needs Chromium for the last step: where CI is set, one is installed with apt-get; without one the step is skipped, and
-says so.
+The last step needs Chromium. DOCS_BROWSER says what is done without one: by default the step is skipped, with a message;
+"required" is an error; "install" installs one with apt-get, or else is an error.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ def sphinx(builder: str, out: Path, *options: str) -> None:
 
 
 def find_browser() -> str | None:
-    """Chromium's path. On a bare machine of CI it is installed first."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found or not (os.environ.get("CI") and shutil.which("apt-get") and os.geteuid() == 0):
-        return found
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
-    for command in (["apt-get", "update", "-qq"], install):
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    return shutil.which("chromium")
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def install_browser() -> None:
+    root = [] if os.geteuid() == 0 else ["sudo"]
+    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "chromium"]):
+        subprocess.run([*root, "apt-get", *command], stdout=subprocess.DEVNULL, check=True)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -95,10 +94,13 @@ def main() -> int:
     sphinx("html", HTML, "--fresh-env")
     sphinx("linkcheck", OUT / "links")
     print(f"docs: built without a warning, links checked: {HTML / 'index.html'}")
+    wish = os.environ.get("DOCS_BROWSER", "")
+    if wish == "install" and find_browser() is None:
+        install_browser()
     browser = find_browser()
     if browser is None:
         print(f"docs: pages were NOT opened in a browser: none of {', '.join(BROWSERS)} is on PATH")
-        return 0
+        return int(wish in ("install", "required"))
     problems = look(browser)
     for problem in problems:
         print(f"docs: {problem}")
