@@ -1,8 +1,8 @@
 """Builds the site, checks its links and opens every page in a browser. `make docs`.
 
 Writes build/docs/html and build/docs/screenshots. Warnings are errors. DOCS_ONLINE=1 also checks links to other sites.
-The last step needs Chromium. DOCS_BROWSER says what is done without one: by default the step is skipped, with a message;
-"required" is an error; "install" installs one with apt-get, or else is an error.
+The last step needs Chromium. DOCS_BROWSER says what is done without one: by default the step is skipped, and says so;
+"required" makes that an error; "install" installs one with apt-get, or fails.
 """
 
 from __future__ import annotations

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from slow import slow_but
 from torch import Tensor, nn
 
 pytest.importorskip("pandas")  # not on machines that run other tests alone
 
 from benchmarks import run
+from benchmarks.__main__ import main
 from benchmarks.capacity import largest
 from benchmarks.cases import BOTH, FORWARD, INFERENCE, SIZES, SUITES, THEN_READ, TRAINING, Case, select
 from benchmarks.contenders import BY_HAND, CONTENDERS, MAIN, PEER, Contender, Layer, where
@@ -76,10 +78,17 @@ WRONG: dict[str, tuple[Callable[..., Tensor], str]] = {
 def test_wrong_operator_is_refused(name: str, task: str) -> None:
     function, reason = WRONG[name]
     wrong = Contender(function=function, forward=None, backward=None)
-    case = replace(CASE, task=task, contenders=("wrong", "where"))
-    results = measure_case(case, seconds=0.001, contenders={"wrong": wrong, "where": CONTENDERS["where"]})
+    case = replace(CASE, task=task, contenders=("wrong",))
+    results = measure_case(case, seconds=0.001, contenders={"wrong": wrong})
     assert results["wrong"]["problem"].startswith("refused") and reason in results["wrong"]["problem"]
     assert "samples" not in results["wrong"]
+
+
+def test_the_others_are_timed_beside_a_wrong_operator() -> None:
+    wrong = Contender(function=one_wrong_value, forward=None, backward=None)
+    case = replace(CASE, contenders=("wrong", "where"))
+    results = measure_case(case, seconds=0.001, contenders={"wrong": wrong, "where": CONTENDERS["where"]})
+    assert "problem" in results["wrong"]
     assert results["where"]["samples"] and "problem" not in results["where"]
 
 
@@ -226,22 +235,22 @@ def test_a_drift_of_the_machine_is_taken_out() -> None:
     assert without_drift({"alone": [1.0, 2.0]}) == {"alone": [1.0, 2.0]}
 
 
-@pytest.mark.parametrize(
-    ("name", "kept", "beyond"),
-    [
-        ("learnable", 4, 0),
-        ("learnable, save=output", 4, 0),
-        ("fixed", 0.125, 0.125),
-        ("straight-through", 0.125, 0.125),
-        ("PReLU", 4, 0),
-        ("ReLU", 4, 0),
-        ("where", 5, 1),
-        ("clamp", 8, 4),
-        ("NSReLU", 1, 1),
-    ],
-)
-def test_memory_is_what_the_allocator_saw(name: str, kept: float, beyond: float) -> None:
-    numel = 1 << 16
+KEPT = {  # bytes per element: in all, and beyond input and output
+    "learnable": (4, 0),
+    "learnable, save=output": (4, 0),
+    "fixed": (0.125, 0.125),
+    "straight-through": (0.125, 0.125),
+    "PReLU": (4, 0),
+    "ReLU": (4, 0),
+    "where": (5, 1),
+    "clamp": (8, 4),
+    "NSReLU": (1, 1),
+}
+
+
+@pytest.mark.parametrize("name", slow_but(KEPT, "learnable", "fixed", "where"))
+def test_memory_is_what_the_allocator_saw(name: str) -> None:
+    numel, (kept, beyond) = 1 << 16, KEPT[name]
     use = problem(replace(CASE, numel=numel)).entry(CONTENDERS[name]).memory()
     slack = 64 / numel  # slopes
     assert use["kept"] / numel == pytest.approx(kept, abs=slack)
@@ -258,11 +267,13 @@ def test_memory_of_a_step() -> None:
     assert use["PReLU"]["peak"] > use["PReLU"]["kept"]
 
 
-def test_each_process_gives_one_time() -> None:
+def test_each_process_gives_one_time_and_what_fails_costs_its_case_alone() -> None:
     case = replace(CASE, numel=100, contenders=("where", "no such contender"))
-    (timed, missing), interrupted = measure_suite("test", [case], processes=2, seconds=0.001)
+    bad = replace(case, threads=-1)  # raises outside of any contender
+    (failed, _, timed, missing), interrupted = measure_suite("test", [bad, case], processes=2, seconds=0.001)
     assert not interrupted and len(timed["times"]) == 2
     assert timed.keys() >= {"kept", "beyond", "peak", "low", "high"}
+    assert failed["problem"].startswith("failed")
     assert missing["problem"].startswith("failed") and "times" not in missing
 
 
@@ -276,25 +287,30 @@ def test_an_interrupted_run_keeps_what_it_measured(monkeypatch: pytest.MonkeyPat
     assert interrupted and [row["task"] for row in rows] == [BOTH]
 
 
-def test_a_dead_process_costs_its_cases_and_no_more() -> None:
-    bad = replace(CASE, numel=200, threads=-1)  # raises outside of any contender
+@pytest.mark.slow
+def test_a_process_that_cannot_be_set_up_costs_its_cases_and_no_more() -> None:
+    bad = replace(CASE, numel=200, threads=-1)
     (first, second), _ = measure_suite("test", [bad, replace(CASE, numel=100)], processes=1, seconds=0.001)
     assert first["problem"].startswith("failed") and second["times"]
 
 
-def test_runs_merge_into_one_file(tmp_path: Path) -> None:
+def test_runs_merge_into_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "machine.json"
-    command = [sys.executable, "-m", "benchmarks", "run", "--quick", "--out", str(out), "calls"]
-    subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["benchmarks", "run", "--quick", "--seconds", "0.01", "--out", str(out), "calls"]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
     first = Results.load(out)
     assert {row["suite"] for row in first.rows} == {"calls"} and first.runs["calls"].quick
     first.rows.append({**first.rows[0], "suite": "networks"})
     first.save(out)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    main()
     again = Results.load(out)
     assert [row["suite"] for row in again.rows].count("calls") == len(first.rows) - 1
     assert [row["suite"] for row in again.rows].count("networks") == 1
-    assert "F.prelu      learnable_leaky_relu(x, alpha)" in done.stdout and f"Results: {out}" in done.stdout
+    said = capsys.readouterr().out
+    assert "F.prelu      learnable_leaky_relu(x, alpha)" in said and f"Results: {out}" in said
 
 
 def test_tables_keep_the_order_of_the_file() -> None:
