@@ -118,9 +118,12 @@ def test_a_process_that_cannot_be_set_up_costs_its_cases_and_no_more() -> None:
 def test_runs_merge_into_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def measured(suite: str, cases: list[Case], **_: Any) -> tuple[list[dict[str, Any]], bool]:
+        return [row(case.key, name, [{"samples": [1.0]}]) for case in cases for name in case.contenders], False
+
     out = tmp_path / "machine.json"
-    command = ["benchmarks", "run", "--quick", "--seconds", "0.01", "--out", str(out), "calls"]
-    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(run, "measure_suite", measured)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "run", "--quick", "--out", str(out), "calls"])
     main()
     first = Results.load(out)
     assert {row["suite"] for row in first.rows} == {"calls"} and first.runs["calls"].quick
@@ -132,6 +135,17 @@ def test_runs_merge_into_one_file(
     assert [row["suite"] for row in again.rows].count("networks") == 1
     said = capsys.readouterr().out
     assert "F.prelu      learnable_leaky_relu(x, alpha)" in said and f"Results: {out}" in said
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_shows_what_it_measured(tmp_path: Path) -> None:
+    out = tmp_path / "machine.json"
+    command = [sys.executable, "-m", "benchmarks", "run", "--quick", "--out", str(out), "calls", "networks"]
+    done = subprocess.run([*command, "--only", "MLP"], cwd=ROOT, capture_output=True, text=True, check=True)
+    results = Results.load(out)
+    assert results.rows and all(min(row["times"]) > 0 for row in results.rows)
+    assert 'convert(model, save="output")' in done.stdout
+    assert f"Chart: {out.with_suffix('.svg')}" in done.stdout and "<svg" in out.with_suffix(".svg").read_text()
 
 
 def test_tables_keep_the_order_of_the_file() -> None:
