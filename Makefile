@@ -42,7 +42,7 @@ test-slow: $(BUILT) $(CUDA_TOOLS)  ## the others: what is compiled by Inductor, 
 test-all: test test-slow  ## all of them
 
 ci: $(BUILT) $(DOCS) $(LINT)/.installed $(CUDA_TOOLS)  ## all that must pass before a merge
-	.ci/run --at-once lint types docs cuda-compile cpp sanitize-kernels --in-turn test test-slow
+	.ci/run --at-once cuda-compile cpp docs sanitize-kernels types lint --in-turn test test-slow
 
 dev: $(BUILT)  ## an editable build in .venv
 
