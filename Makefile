@@ -24,27 +24,33 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 # nvcc and cuobjdump from PyPI, behind those of the machine. Nothing is installed where it has both.
 CUDA_TOOLS := $(if $(and $(shell command -v nvcc),$(shell command -v cuobjdump)),,$(CUDA)/.installed)
 export PATH := $(PATH):$(abspath $(CUDA))/nvidia/cu13/bin
-.PHONY: help bench test test-slow dev lint types format docs cuda-compile cpp aarch64 matrix sanitize sanitize-kernels \
-  fuzz coverage gpu-check requirements wheel sbom clean
+.PHONY: help bench test test-slow test-all ci dev lint types format docs cuda-compile cpp aarch64 matrix sanitize \
+  sanitize-kernels fuzz coverage gpu-check requirements wheel sbom clean distclean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-bench: $(BUILT)  ## quick benchmarks beside PyTorch's own: a minute or two
+bench: $(BUILT)  ## networks and operators beside PyTorch's own: a minute or two
 	$(BIN)/python -m benchmarks run --quick
 
-test: $(BUILT)  ## the tests, but for the slow ones
+test: $(BUILT)  ## the tests for every change: a few minutes
 	$(PYTEST) -m "not slow"
 
-test-slow: $(BUILT) $(CUDA_TOOLS)  ## installs of every kind, long runs
+test-slow: $(BUILT) $(CUDA_TOOLS)  ## the others: what is compiled by Inductor, exported, installed, or runs long
 	$(PYTEST) -m slow
+
+test-all: test test-slow  ## all of them
+
+ci: $(BUILT) $(DOCS) $(LINT)/.installed $(CUDA_TOOLS)  ## all that must pass before a merge
+	.ci/run --at-once cuda-compile cpp docs sanitize-kernels types lint --in-turn test test-slow
 
 dev: $(BUILT)  ## an editable build in .venv
 
-lint: $(LINT)/.installed  ## ruff, clang-format: without torch, in seconds
+lint: $(LINT)/.installed  ## ruff, clang-format, the schema of the workflows: without torch, in seconds
 	$(LINT)/bin/ruff check .
 	$(LINT)/bin/ruff format --check .
 	$(LINT)/bin/clang-format --dry-run --Werror $(CPP)
+	$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(LINT)/.installed  ## let ruff and clang-format rewrite the sources
 	$(LINT)/bin/ruff check --fix .
@@ -99,9 +105,12 @@ requirements:  ## pin requirements*.txt anew, with hashes
 	$(PIN) --group lint -o requirements-lint.txt
 	$(PIN) --group cuda -o requirements-cuda.txt
 
-clean:  ## all that was built or installed here
-	rm -rf build dist *.egg-info .venv* .*_cache .hypothesis .coverage* htmlcov leaky_ext/*.so leaky_ext/_build.py
-	find . -name __pycache__ -prune -exec rm -rf {} +
+clean:  ## remove what was built; the virtual environments stay
+	rm -rf build dist *.egg-info .*_cache .hypothesis .coverage* htmlcov leaky_ext/*.so leaky_ext/_build.py $(BUILT)
+	find . -path './.venv*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean  ## and the virtual environments
+	rm -rf .venv* $(VENV) $(LINT) $(CUDA)
 
 $(INSTALLED): requirements.txt requirements-models.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,7 +1,7 @@
 """Builds leaky_ext._C: the CPU kernels always, the CUDA kernels where torch has CUDA and nvcc is found.
 
 FORCE_CUDA=1 or 0 decides otherwise. TORCH_CUDA_ARCH_LIST names the GPUs to build for, CUDA_HOME the CUDA toolkit,
-CXX the compiler, MAX_JOBS how many files are compiled at once. All else about the package stands in pyproject.toml.
+CXX the compiler, MAX_JOBS how many files are compiled at once. Everything else is in pyproject.toml.
 """
 
 import atexit
@@ -24,6 +24,8 @@ try:
     import torch
 except ModuleNotFoundError:  # enough for a source distribution
     torch = None
+
+CXX = shlex.split(os.environ.get("CXX", "c++"))  # ["ccache", "c++", "-march=native"]
 
 
 def cuda_or_not():
@@ -55,10 +57,9 @@ def cuda_architectures():
 
 
 def require_compiler():
-    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
-    if not shutil.which(compiler):
+    if not shutil.which(CXX[0]):
         raise SystemExit(
-            f"leaky_ext: no C++ compiler: '{compiler}' is not on PATH. Install one (Debian, Ubuntu: apt install g++; "
+            f"leaky_ext: no C++ compiler: '{CXX[0]}' is not on PATH. Install one (Debian, Ubuntu: apt install g++; "
             "Fedora: dnf install gcc-c++), or name one in CXX."
         )
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
@@ -68,7 +69,7 @@ def require_compiler():
 def openmp():
     """Returns the flag for OpenMP, [] if the compiler has none: then the CPU kernels run on one thread."""
     program = "#include <omp.h>\nint main() { return omp_get_max_threads(); }"
-    command = [*shlex.split(os.environ.get("CXX", "c++")), "-fopenmp", "-x", "c++", "-", "-o", os.devnull]
+    command = [*CXX, "-fopenmp", "-x", "c++", "-", "-o", os.devnull]
     has_it = subprocess.run(command, input=program, capture_output=True, text=True).returncode == 0
     return ["-fopenmp"] if has_it else []
 
@@ -91,7 +92,7 @@ def extension():
     from torch.utils import cpp_extension
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
-    wrapper, *compiler = shlex.split(os.environ.get("CXX", "c++"))
+    wrapper, *compiler = CXX
     if compiler and wrapper in ("ccache", "sccache") and hasattr(cpp_extension, "_wrap_compiler"):
         os.environ["CXX"] = shlex.join(compiler)  # this torch puts the wrapper before it, and takes CXX for one word
 
@@ -113,7 +114,7 @@ def extension():
             ext.extra_compile_args["cxx"] += threads
             ext.extra_link_args += threads
             kernels = f"CPU and CUDA ({architectures})" if with_cuda else "CPU"
-            reason = why if threads else f"{why}. {os.environ.get('CXX', 'c++')} has no OpenMP: one thread on the CPU"
+            reason = why if threads else f"{why}. {shlex.join(CXX)} has no OpenMP: one thread on the CPU"
             what = f"the {kernels} kernels against torch {torch.__version__}: {reason}"
             print(f"leaky_ext: building {what}", flush=True)
             self.force = True  # an old build may be of another torch; ninja knows what is still good

@@ -45,14 +45,21 @@ def main() -> None:
 
         print(compare(arguments.before, arguments.after))
     else:
-        from .report import summary
+        from rich.console import Console
+
+        from .charts import draw, networks
         from .results import Results
         from .run import run
+        from .show import screen
 
         options = {name: getattr(arguments, name) for name in ("device", "quick", "threads", "only", "seconds", "out")}
         path = run(arguments.suites or list(SUITES), **options)
-        print(summary(Results.load(path)))
-        print(path)
+        results = Results.load(path)
+        Console(highlight=False, soft_wrap=True).print(screen(results))
+        print(f"Results: {path}")
+        for chart in draw(networks, {path.stem: results}, path.with_suffix(".svg")):
+            print(f"Chart: {chart}")
+        print("Longer runs, on this and other machines: docs/benchmarks/README.md")
 
 
 if __name__ == "__main__":

@@ -71,14 +71,15 @@ def size_name(numel: int) -> str:
 
 def operators(*, threads: int, quick: bool) -> Iterator[Case]:
     both = Case(suite="operators", subject="operator", task=BOTH, contenders=MAIN, threads=threads)
-    for numel in (10 * K, M) if quick else SIZES:
+    if quick:
+        yield replace(both, numel=M)
+        return
+    for numel in SIZES:
         case = replace(both, numel=numel)
         yield case
         yield replace(case, dtype="bfloat16")
         yield replace(case, task=FORWARD)
         yield replace(case, task=THEN_READ)
-        if quick:
-            continue
         if threads > 1:
             yield replace(case, threads=1)
         if numel >= M // 4:
@@ -87,17 +88,16 @@ def operators(*, threads: int, quick: bool) -> Iterator[Case]:
         if numel in (10 * K, M, 16 * M):
             names = (*PEER, SMALL, *(name for names in BY_HAND.values() for name in names))
             yield replace(case, contenders=names, group="by hand")
-    for numel in (M // 2,) if quick else (M // 2, M, 4 * M, 16 * M):
+    for numel in (M // 2, M, 4 * M, 16 * M):
         per_channel = replace(both, numel=numel, contenders=("learnable", "PReLU", "oneDNN"), layout="nchw")
         yield per_channel
         yield replace(per_channel, task=FORWARD, contenders=("learnable", "PReLU"))
-        if not quick:
-            yield replace(per_channel, layout="channels_last", contenders=("learnable", "PReLU"))
+        yield replace(per_channel, layout="channels_last", contenders=("learnable", "PReLU"))
 
 
 def calls(*, threads: int, quick: bool) -> Iterator[Case]:
     """Returns cases with small tensors, which measure call overhead."""
-    for task in (BOTH, FORWARD):
+    for task in (BOTH,) if quick else (BOTH, FORWARD):
         yield Case(
             suite="calls", subject="operator", task=task, numel=100, threads=threads,
             contenders=(*MAIN, SMALL, "where", "detach", "NSReLU"),
@@ -126,12 +126,14 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
         case = Case(
             suite="networks", subject=name, task=TRAINING, contenders=(*NETWORK_CONTENDERS, "none"), threads=threads
         )
+        if quick:
+            yield replace(case, contenders=NETWORK_CONTENDERS)
+            continue
         yield case
         if network.large:
             continue
         yield replace(case, task=INFERENCE, contenders=(*MAIN, "none"))
-        if not quick:
-            yield replace(case, malloc="kept")
+        yield replace(case, malloc="kept")
 
 
 def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,20 @@ STYLE: dict[str, Any] = {
 def draw_all(results: dict[str, Results], folder: Path) -> Iterator[Path]:
     """Writes every chart that has rows."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in {"networks": networks, "speed-up": speed_up, "memory": memory}.items():
+        yield from draw(figure, results, folder / f"{name}.svg")
+
+
+def draw(figure: Callable[[dict[str, Results]], Figure | None], results: dict[str, Results], path: Path) -> list[Path]:
+    """Writes one chart, and returns its path; nothing if there are no rows for it."""
     with matplotlib.rc_context(STYLE):
-        figures = {"networks": networks(results), "speed-up": speed_up(results), "memory": memory(results)}
-        for name, figure in figures.items():
-            if figure is not None:
-                path = folder / f"{name}.svg"
-                figure.savefig(path, format="svg", metadata={"Date": None})
-                path.write_text("".join(line.rstrip() + "\n" for line in path.read_text().splitlines()))
-                yield path
-                plt.close(figure)
+        drawn = figure(results)
+        if drawn is None:
+            return []
+        drawn.savefig(path, format="svg", metadata={"Date": None})
+        plt.close(drawn)
+    path.write_text("".join(line.rstrip() + "\n" for line in path.read_text().splitlines()))
+    return [path]
 
 
 def networks(results: dict[str, Results]) -> Figure | None:

@@ -58,6 +58,7 @@ class Run:
         return f"leaky_ext {self.version} ({self.commit}), {self.torch}, Python {self.python}, {self.date}{quick}"
 
 
+@functools.cache
 def this_machine(device: str) -> Machine:
     import cpuinfo
     from torch.utils import collect_env

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,20 +70,6 @@ def memory_of_networks(results: dict[str, Results]) -> str:
     shown["share of nn.PReLU"] = (kept[SMALL] / kept["PReLU"]).map("{:.2f}".format).values
     shown["share of its peak"] = (peak[SMALL] / peak["PReLU"]).map("{:.2f}".format).values
     return markdown(shown)
-
-
-def summary(result: Results) -> str:
-    """What a terminal is shown after a run: every ratio to PyTorch's own."""
-    cases = by_case(result.frame())
-    if cases.empty:
-        return "No rows.\n"
-    table = versus(cases, OWN)
-    lines = [*(f"  {title:>30}" for title in table)]
-    text = "PyTorch's own time over leaky_ext's; below 1, leaky_ext is slower\n" + "".join(lines) + "\n"
-    for case, row in zip(cases.itertuples(), table.itertuples(index=False), strict=True):
-        if not all(math.isnan(value) for value in row):
-            text += "".join(f"  {'' if math.isnan(v) else f'{v:.2f}':>30}" for v in row) + f"  {in_full(case)}\n"
-    return text
 
 
 def page(result: Results) -> str:

@@ -1,8 +1,8 @@
 """Builds the site, checks its links and opens every page in a browser. `make docs`.
 
 Writes build/docs/html and build/docs/screenshots. Warnings are errors. DOCS_ONLINE=1 also checks links to other sites.
-The last step requires Chromium. If CI is set, a missing Chromium is installed with apt-get. Otherwise the step is
-skipped with a message.
+The last step requires Chromium. DOCS_BROWSER decides what happens if Chromium is missing. By default the step is skipped
+with a message; "required" makes that an error; "install" installs Chromium with apt-get, or fails.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ def sphinx(builder: str, out: Path, *options: str) -> None:
 
 
 def find_browser() -> str | None:
-    """Returns the path of Chromium. Installs Chromium first on a CI machine that does not have it."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found or not (os.environ.get("CI") and shutil.which("apt-get") and os.geteuid() == 0):
-        return found
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
-    for command in (["apt-get", "update", "-qq"], install):
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    return shutil.which("chromium")
+    """Returns the path of Chromium, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def install_browser() -> None:
+    """Installs Chromium with apt-get."""
+    root = [] if os.geteuid() == 0 else ["sudo"]
+    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "chromium"]):
+        subprocess.run([*root, "apt-get", *command], stdout=subprocess.DEVNULL, check=True)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -95,10 +96,13 @@ def main() -> int:
     sphinx("html", HTML, "--fresh-env")
     sphinx("linkcheck", OUT / "links")
     print(f"docs: built without a warning, links checked: {HTML / 'index.html'}")
+    wish = os.environ.get("DOCS_BROWSER", "")
+    if wish == "install" and find_browser() is None:
+        install_browser()
     browser = find_browser()
     if browser is None:
         print(f"docs: pages were NOT opened in a browser: none of {', '.join(BROWSERS)} is on PATH")
-        return 0
+        return int(wish in ("install", "required"))
     problems = look(browser)
     for problem in problems:
         print(f"docs: {problem}")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Tests that count compilations must not depend on what was compiled before.
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
+# Processes of pytest-xdist share the cores: an OpenMP thread that waits must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

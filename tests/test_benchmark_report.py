@@ -17,6 +17,7 @@ from benchmarks.compare import compare
 from benchmarks.contenders import MAIN, NETWORK_CONTENDERS, SMALL
 from benchmarks.machine import Machine, Run
 from benchmarks.results import Results, load_all
+from benchmarks.show import screen
 from scripts import splice_docs
 
 MACHINE = Machine(
@@ -26,6 +27,8 @@ RUN = Run(
     version="1.2.3", commit="0123456789", date="2026-01-01", torch="torch 2", python="3", quick=False, seconds=1.0,
     config="-",
 )  # fmt: skip
+
+TITLES = ("MLP, training step", "1M float32, forward + backward")
 
 
 def rows(case: Case, times: dict[str, list[float]], **memory: int) -> list[dict[str, Any]]:
@@ -83,6 +86,22 @@ def test_headline_has_a_line_per_network_and_links_to_the_page(results: Path) ->
     text = report.headline(load_all(results))
     assert "| MLP | 2.00 | **0.50** | 1.00 |" in text and "(docs/benchmarks/some-cpu.md)" in text
     assert "No results" in report.headline({})
+
+
+def test_the_screen_names_both_sides_of_every_comparison(results: Path) -> None:
+    text = screen(load_all(results)["some-cpu"])
+    lines = [" ".join(line.split()) for line in text.plain.splitlines()]
+    network, operator = (lines.index(f"{case}, eager, 2 threads") for case in TITLES)
+    assert lines[network + 1 : network + 5] == [
+        "nn.PReLU convert(model) 50 µs 25 µs 2.00 6.00 6.00",
+        'nn.PReLU convert(model, save="output") 50 µs 22.5 µs 2.22 6.00 3.00',
+        "nn.LeakyReLU learnable_leaky_relu(x, 0.01) 6 µs 12 µs 0.50 6.00 6.00",
+        "nn.ReLU StraightThroughReLU() 3 µs 3 µs 1.00 6.00 6.00",
+    ]
+    assert lines[operator + 1] == "F.prelu learnable_leaky_relu(x, alpha) 50 µs 25 µs 2.00 4.00 4.00"
+    assert network < operator and max(map(len, text.plain.splitlines())) <= 100
+    coloured = {text.plain[span.start : span.end].split()[0]: span.style for span in text.spans if span.style != "bold"}
+    assert coloured["nn.PReLU"] == "green" and coloured["nn.LeakyReLU"] == "red" and "nn.ReLU" not in coloured
 
 
 def test_pages_and_charts_are_the_same_every_time(results: Path, tmp_path: Path) -> None:

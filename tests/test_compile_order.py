@@ -30,6 +30,7 @@ def check(found: dict[str, dict]) -> None:
             assert row["kept"] <= 0.70 * row["PyTorch's"]
 
 
+@pytest.mark.slow
 def test_a_process_that_compiled_something_else_first() -> None:
     check(results("second", "LearnableLeakyReLU, save=output", "StraightThroughReLU"))
 

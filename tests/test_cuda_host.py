@@ -65,12 +65,14 @@ def expect_success(result: subprocess.CompletedProcess[str], cases: int) -> None
     assert f"{cases} cases, 0 failures" in result.stdout
 
 
+@pytest.mark.slow
 def test_small_blocks_under_address_and_undefined_behaviour_sanitizer(tmp_path: Path) -> None:
     sanitize = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     runner = build(tmp_path, [*sanitize, *SMALL], [*KERNELS, MAIN])
     expect_success(run(runner, 600, 1), 600)
 
 
+@pytest.mark.slow
 def test_the_numbers_of_a_real_gpu_against_the_cpu_kernels(tmp_path: Path) -> None:
     runner = build(tmp_path, ["-O1", "-DLEAKY_COMPARE_CPU"], [*KERNELS, *CPU_KERNELS, MAIN])
     expect_success(run(runner, 200, 2), 200)

@@ -44,6 +44,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_task_activation_and_seed_is_run(example, result):
     runs = rows(result / "runs.csv")
     expected = [
@@ -57,6 +58,7 @@ def test_every_task_activation_and_seed_is_run(example, result):
     assert all(0 <= float(run["alpha_min"]) < float(run["alpha_max"]) <= 1 for run in bounded)
 
 
+@pytest.mark.slow
 def test_the_table_is_what_was_measured(result):
     runs = rows(result / "runs.csv")
     page = (result / "page.md").read_text()
@@ -68,6 +70,7 @@ def test_the_table_is_what_was_measured(result):
     assert (result / "experiment-images.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_tensorboard_has_every_run(result):
     assert len(list((result / "runs").glob("*/events.*"))) == len(rows(result / "runs.csv"))
 

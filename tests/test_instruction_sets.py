@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from slow import slow_but
 
 ROOT = Path(__file__).parent.parent
-TESTS = ["test_kernels.py", "test_layouts.py"]
 
 
 def run(instruction_set: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -25,11 +25,13 @@ def available() -> list[str]:
     return ["baseline"] + ["avx2"] * (level in ("AVX2", "AVX512")) + ["avx512"] * (level == "AVX512")
 
 
-@pytest.mark.parametrize("instruction_set", available())
-def test_kernels(instruction_set: str) -> None:
+# The widest is the one that all other tests run with.
+@pytest.mark.parametrize("test", slow_but(["kernels", "layouts"], "kernels"))
+@pytest.mark.parametrize("instruction_set", slow_but(available(), "avx2"))
+def test_another_instruction_set(instruction_set: str, test: str) -> None:
     shown = run(instruction_set, "-c", "import leaky_ext; print(leaky_ext.show_config())")
     assert instruction_set in shown.stdout, shown.stderr
-    result = run(instruction_set, "-m", "pytest", "-q", "-x", "-m", "not slow", *(f"tests/{name}" for name in TESTS))
+    result = run(instruction_set, "-m", "pytest", "-q", "-x", "-m", "not slow", f"tests/test_{test}.py")
     assert result.returncode == 0, result.stdout[-4000:]
 
 
@@ -49,15 +51,34 @@ def test_unknown_name_is_refused() -> None:
     assert result.returncode != 0 and "LEAKY_EXT_CPU is 'sse9', not baseline, avx2 or avx512" in result.stderr
 
 
-def test_stream_bytes() -> None:
-    """Non-temporal stores from the first byte on give the same results. A value that is not a number raises."""
+@pytest.mark.slow
+def test_non_temporal_stores_from_the_first_byte_on_give_the_same_results() -> None:
     everywhere = {**os.environ, "LEAKY_EXT_STREAM_BYTES": "0"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "tests/test_kernels.py"]
     result = subprocess.run(command, env=everywhere, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stdout[-4000:]
-    call = "import torch, leaky_ext; leaky_ext.learnable_leaky_relu(torch.ones(3), 0.1)"
-    for wrong in ("many", "-1", "4M", "99999999999999999999"):
-        environment = {**os.environ, "LEAKY_EXT_STREAM_BYTES": wrong}
-        result = subprocess.run([sys.executable, "-c", call], env=environment, capture_output=True, text=True, cwd=ROOT)
-        assert result.returncode != 0
-        assert f"LEAKY_EXT_STREAM_BYTES is '{wrong}', not a number of bytes" in result.stderr
+
+
+# Each child reads the variable at its first call; torch is imported once.
+WRONG_BYTES = """
+import os, sys, torch, leaky_ext
+for wrong in sys.argv[1:]:
+    if os.fork() == 0:
+        os.environ["LEAKY_EXT_STREAM_BYTES"] = wrong
+        try:
+            leaky_ext.learnable_leaky_relu(torch.ones(3), 0.1)
+        except RuntimeError as error:
+            print(str(error).splitlines()[0], flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_what_is_not_a_number_of_bytes_is_refused() -> None:
+    wrong = ["many", "-1", "4M", "99999999999999999999"]
+    command = [sys.executable, "-c", WRONG_BYTES, *wrong]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout.splitlines()
+    assert len(said) == len(wrong)
+    for value, line in zip(wrong, said, strict=True):
+        assert f"LEAKY_EXT_STREAM_BYTES is '{value}', not a number of bytes" in line

@@ -1,14 +1,15 @@
 """The matrix: every mode, eager and compiled, for both functions and every kind of slope.
 
 Each cell is compared in float64 with the formulas that people write by hand (torch.where, and the detach pattern), run
-eagerly in the same mode. These share no code with leaky_ext. Inductor takes minutes, so only slow tests use it.
-`pytest tests/test_modes.py --write-modes docs/modes.md` writes the table.
+eagerly in the same mode. These share no code with leaky_ext. Inductor takes minutes, so only slow tests use it, except
+for one cell. `pytest tests/test_modes.py --write-modes docs/modes.md` writes the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -220,10 +221,19 @@ def inference(f: Function, x: Tensor, alpha: Any) -> Tensor:
     return y
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("backend", [None, "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", MODES)
+def is_slow(name: str, backend: str | None, alpha: str) -> bool:
+    if backend == "inductor":
+        return (name, alpha) != ("backward", "per-channel")
+    return backend == "aot_eager" and alpha in ("frozen", "learned")
+
+
+CELLS = [
+    pytest.param(name, backend, function, alpha, marks=[pytest.mark.slow] * is_slow(name, backend, alpha))
+    for name, backend, function, alpha in product(MODES, (None, "aot_eager", "inductor"), FUNCTIONS, ALPHAS)
+]
+
+
+@pytest.mark.parametrize("name, backend, function, alpha", CELLS)
 def test_mode(name: str, backend: str | None, function: str, alpha: str, modes_table: dict) -> None:
     columns = [f"{function}, {how}" for how in ("eager", "compiled") for function in FUNCTIONS]
     row = modes_table.setdefault(name, {column: set() for column in columns})

@@ -46,7 +46,7 @@ def test_snippets_are_of_a_language_that_is_checked(document: Path) -> None:
 
 @each_document
 def test_commands_exist(document: Path) -> None:
-    """Commands are parsed, not run: test_benchmarks, test_packaging and .ci/run run them."""
+    """Commands are parsed, not run: test_benchmark_runs, test_packaging and .ci/run run them."""
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for block in snippets(document, "sh"):
         for line in block.replace("\\\n", " ").splitlines():

@@ -127,11 +127,11 @@ RUNS = {
 RUN_THE_TWIN_TOO = ("inductor", "checkpoint", "reentrant checkpoint")
 
 
-def cells(runs, slow=()):
-    """Returns run x module x training. Cells of slow runs are marked slow, except one of each run."""
+def cells(runs, slow=(), smoke=SMOKE):
+    """Returns run x module x training. Cells of slow runs are marked slow, except the cell `smoke` of each run."""
     params = []
     for run, name, training in itertools.product(runs, MODULES, (True, False)):
-        marks = [pytest.mark.slow] if run in slow and (name, training) != SMOKE else []
+        marks = [pytest.mark.slow] if run in slow and (name, training) != smoke else []
         params.append(
             pytest.param(run, name, training, marks=marks, id=f"{run}-{name}-{'train' if training else 'eval'}")
         )
@@ -143,7 +143,7 @@ def monitored(cell):
     return pytest.param(*cell.values[:3], True, marks=cell.marks, id=f"{cell.id}-monitored")
 
 
-PLAIN = [pytest.param(*cell.values, False, marks=cell.marks, id=cell.id) for cell in cells(RUNS, slow=["inductor"])]
+PLAIN = [pytest.param(*c.values, False, marks=c.marks, id=c.id) for c in cells(RUNS, slow=["inductor"], smoke=None)]
 
 
 @pytest.mark.parametrize("run, name, training, is_monitored", PLAIN + [monitored(c) for c in PLAIN if c.values[2]])

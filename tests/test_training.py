@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -52,6 +52,15 @@ class Detach(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         backward = torch.where(x >= 0, x, self.alpha * x)
         return backward + (x.clamp(min=0) - backward).detach()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """For tensors this small, threads cost more than they give."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def train(activation: Callable[[], nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
