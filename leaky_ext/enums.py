@@ -1,9 +1,9 @@
-"""The numbers by which Python names a formula and what was saved: `Formula` and `Saved` of csrc/kernels.h."""
+"""The values of the operators' arguments `formula` and `kind`: `Formula` and `Saved` in csrc/kernels.h."""
 
 LEAKY_RELU, LEAKY_RELU_SIGNED, RELU = range(3)
-"""`formula` of the forward operators. The second writes +0.0 for -0.0, so that the sign of y is that of x."""
+"""Values of `formula`. LEAKY_RELU_SIGNED writes +0.0 for -0.0, so that y has the sign of x if slopes are positive."""
 
 INPUT, OUTPUT, OUTPUT_AND_MASK, MASK, INPUT_OF_RELU, INPUT_OF_LEAKY_RELU = range(6)
-"""`kind` of the operator backward. The last two are INPUT too, and name the forward for compilers: csrc/operators.h."""
+"""Values of `kind` of backward. The last two also mean INPUT; csrc/operators.h says how compilers use them."""
 
 KINDS_OF_INPUT = (INPUT, INPUT_OF_RELU, INPUT_OF_LEAKY_RELU)

@@ -1,7 +1,7 @@
-"""What the subsystems of PyTorch use instead of the operators' kernels: a file for each subsystem.
+"""Registers the operators with the subsystems of PyTorch, one file per subsystem.
 
-The operators are declared in csrc/operators.h. `fake` and `batching` are registered with the package, `sharding` once
-DTensor is in use, `compiled` and `inductor` at the first call that is compiled.
+csrc/operators.h declares the operators. `fake` and `batching` are imported with the package, `sharding` after DTensor,
+`compiled` and `inductor` at the first compiled call.
 """
 
 import sys
@@ -11,6 +11,6 @@ from . import batching, fake  # noqa: F401
 
 
 def register_sharding() -> None:
-    """Registers the sharding rules with DTensor, once it is in use."""
+    """Registers the sharding rules if DTensor has been imported."""
     if "torch.distributed.tensor" in sys.modules:
         from . import sharding  # noqa: F401
