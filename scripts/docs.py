@@ -1,8 +1,8 @@
 """Builds the site, checks its links and opens every page in a browser. `make docs`.
 
 Writes build/docs/html and build/docs/screenshots. Warnings are errors. DOCS_ONLINE=1 also checks links to other sites.
-The last step requires Chromium. DOCS_BROWSER decides what happens if Chromium is missing: by default the step is skipped
-with a message, "required" makes that an error, and "install" installs Chromium with apt-get.
+The last step requires Chromium. DOCS_BROWSER decides what happens if Chromium is missing: by default the step is
+skipped with a message, "required" makes that an error, and "install" installs Chromium with apt-get.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ import torch
 from oracle import DTYPES, same
 from torch import Tensor
 
-from leaky_ext import inductor
-from leaky_ext.reference import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU, slope_and_value
+from leaky_ext.enums import INPUT, INPUT_OF_LEAKY_RELU, INPUT_OF_RELU, LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
+from leaky_ext.operators import inductor
+from leaky_ext.reference import slope_and_value
 
 OPS = torch.ops.leaky_ext
 INF, NAN = float("inf"), float("nan")
@@ -38,7 +39,7 @@ def test_forward(dtype: torch.dtype, slope: str, formula: int) -> None:
         assert torch.equal(torch.signbit(y)[~x.isnan()], (x < 0)[~x.isnan()])
 
 
-@pytest.mark.parametrize("kind", [inductor.INPUT, inductor.INPUT_OF_RELU])
+@pytest.mark.parametrize("kind", [INPUT, INPUT_OF_RELU])
 @pytest.mark.parametrize("slope", SLOPES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_grad_x(dtype: torch.dtype, slope: str, kind: int) -> None:
@@ -50,7 +51,7 @@ def test_grad_x(dtype: torch.dtype, slope: str, kind: int) -> None:
     assert inductor.backward(grad, x, None, alpha, value, 1, kind, None, (False, False)) == (None, None)
 
 
-@pytest.mark.parametrize("kind", [inductor.INPUT, inductor.INPUT_OF_LEAKY_RELU])
+@pytest.mark.parametrize("kind", [INPUT, INPUT_OF_LEAKY_RELU])
 @pytest.mark.parametrize("slope", [name for name in SLOPES if name != "float"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_both_gradients(dtype: torch.dtype, slope: str, kind: int) -> None:
@@ -61,7 +62,7 @@ def test_both_gradients(dtype: torch.dtype, slope: str, kind: int) -> None:
     expected_x, expected_alpha = OPS.backward(grad, x, None, alpha, 0.0, 1, 0, None, [True, True])
     same(grad_x, expected_x)
     # x that was rebuilt from y is as exact as y, which is rounded to x's dtype.
-    rounding = torch.finfo(dtype).eps if kind == inductor.INPUT_OF_LEAKY_RELU else 1e-6
+    rounding = torch.finfo(dtype).eps if kind == INPUT_OF_LEAKY_RELU else 1e-6
     torch.testing.assert_close(grad_alpha, expected_alpha, rtol=2 * rounding, atol=20 * rounding)
     alone = inductor.backward(grad, x, None, alpha, 0.0, 1, kind, None, (False, True))
     assert alone[0] is None and torch.equal(alone[1], grad_alpha)
@@ -70,7 +71,7 @@ def test_both_gradients(dtype: torch.dtype, slope: str, kind: int) -> None:
 def test_an_input_that_underflows_is_still_negative() -> None:
     """y is -0.0 there, and an infinite gradient times 0 would be NaN."""
     x, grad, alpha = torch.tensor([-1e-45]), torch.tensor([INF]), torch.tensor([0.25])
-    _, actual = inductor.backward(grad, x, None, alpha, 0.0, 1, inductor.INPUT_OF_LEAKY_RELU, None, (True, True))
+    _, actual = inductor.backward(grad, x, None, alpha, 0.0, 1, INPUT_OF_LEAKY_RELU, None, (True, True))
     assert actual.item() == -INF
 
 
