@@ -1,7 +1,7 @@
-"""What compilers and exporters are given. Imported when the first call is compiled: it imports Dynamo and Inductor.
+"""The code path of calls while compiling or exporting. Imported at the first such call, because it imports Dynamo.
 
-Inductor and torch's debugging backends get the operator, which Inductor decomposes (inductor.py) and fuses with its
-neighbours. Exporters and every other backend get `reference`, which is ATen operations alone.
+Inductor and PyTorch's debugging backends get the operator, which Inductor decomposes (inductor.py) and fuses with its
+neighbours. Exporters and all other backends get the functions of `reference`, which are ATen operations only.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ forward = torch.ops.leaky_ext.compiled.default
 TAKE_OPERATORS = {"inductor", "eager", "aot_eager", "aot_eager_decomp_partition", "cudagraphs"}
 
 
-@torch.compiler.assume_constant_result  # known while tracing, and no guard at each call
+@torch.compiler.assume_constant_result  # evaluated while tracing, without a guard in each call
 def traced_for() -> str:
-    """The backend if it takes operators, else "reference"."""
+    """Return the name of the backend if it supports the operators, else "reference"."""
     register_sharding()
     name = backend_name()
     if is_exporting() or name not in TAKE_OPERATORS or not inductor.register():
@@ -36,24 +36,24 @@ def traced_for() -> str:
 
 
 def activation(function: str, x: Tensor, alpha: Tensor | float, formula: int, options: dict[str, Any]) -> Tensor:
-    """A call of the public function of that name while compiling or exporting.
+    """Call the public function `function` while compiling or exporting.
 
-    Few globals are read here: Dynamo guards each of them, at every call of what is compiled.
+    Avoid globals here: Dynamo checks a guard for each global in every call of the compiled code.
     """
     backend = traced_for()
     if backend == "reference" or x.is_nested:
         return getattr(reference, function)(x, alpha, **options)
     if backend == "inductor" and dual_level() >= 0 and _tangent_from_outside(x, alpha):
         return _eager(getattr(reference, function), x, alpha, options)
-    check(x, alpha, options["channel_dim"])  # here, so that the error is the one of an eager call
+    check(x, alpha, options["channel_dim"])  # raises the errors of an eager call
     slope = as_tensor(alpha, x)
-    if function.endswith("_"):  # of a copy, for backward needs x as it was; functionalization removes it
+    if function.endswith("_"):  # a copy, because backward needs the old x; functionalization removes the copy
         return x.copy_(forward(x.clone(), slope, 0.0, options["channel_dim"], formula, REVISION))
     return forward(x, slope, 0.0, options["channel_dim"], formula, REVISION)
 
 
 def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
-    """`straight_through` while compiling or exporting."""
+    """Call `straight_through` while compiling or exporting."""
     plain = traced_for() == "reference"
     if not plain and dual_level() >= 0 and _tangent_from_outside(x_forward, x_backward):
         return _eager(reference.straight_through, x_forward, x_backward, {})
@@ -64,7 +64,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
 
 
 def _tangent_from_outside(*tensors: Any) -> bool:
-    """Whether forward-mode AD was entered around what is compiled: a compiler sees tangents that it makes itself."""
+    """Return whether the tangents come from outside the compiled code, where the compiler does not see them."""
     if transforms_active():
         return False
     return not any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
@@ -72,5 +72,5 @@ def _tangent_from_outside(*tensors: Any) -> bool:
 
 @torch.compiler.disable(reason="leaky_ext: forward-mode AD around a compiled function would lose its tangents")
 def _eager(function: Callable, x: Tensor, alpha: Any, options: dict[str, Any]) -> Tensor:
-    """Breaks the graph, an error with fullgraph=True."""
+    """Run eagerly. This breaks the graph, which is an error with fullgraph=True."""
     return function(x, alpha, **options)

@@ -1,14 +1,14 @@
-"""The operators as Inductor is to compile them: expressions that fuse with their neighbours.
+"""Decomposes the operators for Inductor into expressions that fuse with their neighbours.
 
-They compute what the kernels compute. The spelling was chosen for the code that Inductor generates, and for what its
-partitioner can keep for backward: y and its sign, in place of x.
+The expressions compute the same as the kernels. Their form is chosen for the code that Inductor generates, and so that
+Inductor's partitioner can save y instead of x.
 
-- The straight-through ReLU writes -0.0 where x is negative and +0.0 where x is zero of either sign. Its value is that
-  of ReLU, and the sign of y tells whether x was negative. The next layer keeps y anyway.
-- With save="output", backward rebuilds x from y, and from one byte per element that holds whether x was negative.
+- The straight-through ReLU writes -0.0 where x is negative, and +0.0 where x is +0.0 or -0.0. So the values are those
+  of ReLU, and the sign of y shows whether x is negative. The next layer usually saves y anyway.
+- With save="output", backward computes x from y and from one byte per element: whether x is negative.
 
-backward is traced with x, and computes y again from it, by the expressions of the forward. The partitioner merges equal
-expressions, and then keeps y if that costs less than to keep x.
+backward is traced with x, and computes y from x with the expressions of forward. The partitioner merges equal
+expressions, and saves y if this costs less than saving x.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ops = torch.ops.leaky_ext
 
 def forward(x: Tensor, alpha: Tensor | None, value: float, channel_dim: int, formula: int) -> Tensor:
     if formula == RELU:
-        # No constant -0.0: it compares equal to 0.0, so a compiler may merge it with a 0.0 of the same graph.
+        # Not a constant -0.0: it is equal to 0.0, so a compiler may merge both constants.
         magnitude = torch.relu(x).abs()
         return torch.where(x < 0, -magnitude, magnitude)
     wide = x.to(opmath(x.dtype))
@@ -62,7 +62,7 @@ def backward(
         if not need_x:
             return None, None
         if kind == INPUT_OF_RELU:
-            # The sign of y, -0.0 included, and NaN. Inductor's CPU code runs torch.signbit element by element.
+            # True if y is -0.0 or NaN. Not torch.signbit, which Inductor's CPU code does not vectorize.
             y = forward(x, alpha, value, channel_dim, RELU)
             negative = _kept_as_byte(~(torch.reciprocal(y) >= 0), wide)
         else:
@@ -72,23 +72,23 @@ def backward(
     if kind == INPUT_OF_LEAKY_RELU:
         y = forward(x, alpha, value, channel_dim, LEAKY_RELU)
         negative = _kept_as_byte(~(x >= 0), wide)
-        # Where slope * x underflowed, x is still negative.
+        # If slope * x underflowed, x is still negative: the clamp keeps the sign.
         x = torch.where(negative, (y.to(wide.dtype) / slope).clamp_max(-torch.finfo(wide.dtype).tiny), y)
         positive = ~negative
     else:
         positive = x >= 0
-    # grad_x first: Inductor's CPU scheduler fuses a reduction into the loop of what stands before it, not after.
+    # grad_x first: Inductor's CPU scheduler fuses a reduction into the loop before it, not into the loop after it.
     grad_x = torch.where(positive, wide, slope * wide).to(grad.dtype) if need_x else None
     products = torch.where(positive, 0, wide * x)
     return grad_x, products.sum_to_size(slope.shape).reshape(alpha.shape).to(alpha.dtype)
 
 
 def _kept_as_byte(condition: Tensor, grad: Tensor) -> Tensor:
-    """Returns `condition`, by way of one byte per element that backward may keep.
+    """Returns `condition`, computed from one byte per element that the partitioner can save.
 
-    Inductor's CPU code writes and reads a bool mask element by element; a uint8 made of a float it converts in vectors
-    (1M elements, forward + backward: 0.29 ms for 5.7). The comparison depends on grad, if not in value, because the
-    partitioner would otherwise keep its bool, which is nearer to the gradient.
+    Inductor's CPU code writes and reads a bool mask element by element, but converts between uint8 and float in vectors
+    (1M elements, forward + backward: 0.29 ms instead of 5.7 ms). The comparison contains grad, which does not change
+    the result. Otherwise the partitioner would save the bool, which is closer to the gradient.
     """
     kept = torch.where(condition, 1.0, 0.0).to(torch.uint8)
     return kept.to(grad.dtype) > torch.where(grad == grad, 0.0, 0.5)
@@ -102,10 +102,10 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
 
 
 def register() -> bool:
-    """Adds the decompositions to the table that Inductor uses now. Returns whether the table holds them afterwards.
+    """Adds the decompositions to Inductor's tables. Returns whether the table in use contains them.
 
-    Inductor copies its table when it first compiles anything. A registration that comes later must reach that copy, or
-    the operators stay opaque in every later graph of the process.
+    Inductor copies its table at the first compilation. Later registrations must also change this copy. Otherwise the
+    operators are opaque in all later graphs of the process.
     """
     for table in (inductor_decomposition.decompositions, inductor_decomposition.select_decomp_table()):
         table.update(DECOMPOSITIONS)
@@ -115,8 +115,8 @@ def register() -> bool:
 def revision() -> int:
     """Returns a number that changes with the version of leaky_ext and with this file.
 
-    The key of AOTAutograd's cache on disk covers the graph that Dynamo made, but no decompositions. The graph holds
-    this number, so code that an older leaky_ext compiled is not served again.
+    The key of AOTAutograd's cache on disk depends on Dynamo's graph, but not on decompositions. The graph contains this
+    number, so the cache never returns code that another version of leaky_ext compiled.
     """
     try:
         source = inspect.getsource(sys.modules[__name__])
