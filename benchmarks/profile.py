@@ -19,7 +19,7 @@ from .cases import TRAINING, Case, select
 from .contenders import CONTENDERS
 from .machine import ROOT, this_machine, this_run
 from .problems import NetworkProblem
-from .tables import MIB, markdown
+from .tables import MIB, duration, markdown
 
 CONVOLUTIONS, NORMS, BIAS, GRAD_BIAS = "convolutions and products", "norms", "bias", "d(bias)"
 ACTIVATION, CASTS, OPTIMIZER, REST = "activation", "casts", "optimizer", "the rest"
@@ -70,14 +70,13 @@ def part_of(event: Any) -> str:
     return REST
 
 
-def shares(events: Iterable[FunctionEvent], device: str) -> dict[str, float]:
-    """Returns the share of each part. On a GPU the time of a kernel counts for the call that launched it."""
-    times: Counter[str] = Counter()
+def times(events: Iterable[FunctionEvent], device: str) -> Counter[str]:
+    """Returns the microseconds of each part. On a GPU the time of a kernel counts for the call that launched it."""
+    found: Counter[str] = Counter(dict.fromkeys(PARTS, 0))
     for event in events:
         if event.device_type == torch.autograd.DeviceType.CPU:
-            own = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
-            times[part_of(event)] += own
-    return {part: times[part] / times.total() for part in PARTS}
+            found[part_of(event)] += event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
+    return found
 
 
 def fusable(problem: NetworkProblem) -> int:
@@ -117,12 +116,14 @@ def profiled(case: Case, steps: int) -> dict[str, str]:
                 call()
             if case.device == "cuda":
                 torch.cuda.synchronize()
-        part = shares(trace.events(), case.device)
+        found = times(trace.events(), case.device)
         if name == "PReLU":
-            row["activation, nn.PReLU"] = percent(part[ACTIVATION])
+            row["activation, nn.PReLU"] = duration(found[ACTIVATION] / steps)
             continue
-        row |= {title: percent(share) for title, share in part.items()}
-        row["fused: gain at most"] = f"{1 / (1 - part[BIAS] - part[GRAD_BIAS]):.2f}"
+        row["takes"] = duration(found.total() / steps)
+        row |= {part: percent(found[part] / found.total()) for part in PARTS}
+        row["fused: gain at most"] = f"{found.total() / (found.total() - found[BIAS] - found[GRAD_BIAS]):.2f}"
+        row["activation"] += f", {duration(found[ACTIVATION] / steps)}"
     row["fusable, MiB"] = f"{fusable(problem) / MIB:.1f}"
     return row
 

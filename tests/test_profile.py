@@ -53,12 +53,12 @@ def test_an_event_has_its_part(names: tuple[str, ...], part: str) -> None:
     assert profile.part_of(event(*names)) == part
 
 
-def test_shares_are_of_the_time_of_the_device() -> None:
-    events = [event("aten::mm", cpu=1, cuda=3), event("aten::native_batch_norm", cpu=3, cuda=1)]
-    on_host = profile.shares(events, "cpu")
-    assert on_host[profile.CONVOLUTIONS] == 0.25 and on_host[profile.NORMS] == 0.75
-    assert profile.shares(events, "cuda")[profile.CONVOLUTIONS] == 0.75
-    assert sum(on_host.values()) == 1
+def test_times_are_those_of_the_device() -> None:
+    events = [event("aten::mm", cpu=1, cuda=30), event("aten::native_batch_norm", cpu=3, cuda=10)]
+    events.append(event("aten::mm", cpu=2, cuda=5))
+    on_host, on_gpu = profile.times(events, "cpu"), profile.times(events, "cuda")
+    assert (on_host[profile.CONVOLUTIONS], on_host[profile.NORMS], on_host.total()) == (3, 3, 6)
+    assert (on_gpu[profile.CONVOLUTIONS], on_gpu[profile.NORMS], on_gpu.total()) == (35, 10, 45)
 
 
 @pytest.mark.parametrize(("bias", "norm", "count"), [(True, False, 2), (False, False, 0), (True, True, 0)])
