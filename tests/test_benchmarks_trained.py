@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 pytest.importorskip("pandas")  # not on machines that run other tests alone
 
-from benchmarks import problems
+from benchmarks import problems, report
 from benchmarks.cases import BOTH, FORWARD, GRAPHED, RECORDED, TRAINING, Case, select
 from benchmarks.contenders import CONTENDERS, MAIN, Layer
+from benchmarks.machine import this_machine, this_run
 from benchmarks.networks import ALL, NETWORKS, TRAINED
 from benchmarks.problems import ModuleProblem, NetworkProblem, problem
+from benchmarks.results import Results, row
 from benchmarks.worker import measure_case
 
 CASE = Case(suite="trained", subject="MLP (fp32)", task=TRAINING, contenders=("learnable", "PReLU"), threads=1)
@@ -118,3 +120,25 @@ def test_modules_are_called_and_checked(task: str) -> None:
         entry.call()
     wrong = replace(CONTENDERS["ReLU"], module=lambda prelu: nn.LeakyReLU(0.1))
     assert "wrong y" in str(subject.entry(wrong).check())
+
+
+def test_pages_have_networks_as_people_train_them_and_calls_of_modules() -> None:
+    def rows(case: Case, **times: float) -> list[dict[str, Any]]:
+        taken = {name.replace("_", "-"): [time] for name, time in times.items()}
+        return [row(case.key, name, [{"samples": samples}]) for name, samples in taken.items()]
+
+    results = Results(this_machine("cpu"))
+    bf16 = replace(CASE, subject="MLP (bf16)")
+    trained = rows(bf16, learnable=10.0, PReLU=25.0) + rows(replace(bf16, task=GRAPHED), learnable=10.0, PReLU=15.0)
+    results.merge("trained", this_run(quick=False, seconds=1), trained)
+    host = Case(suite="host", subject="module", task=RECORDED, contenders=MAIN, numel=100, threads=1)
+    times = {"learnable": 3.0, "PReLU": 4.5, "straight_through": 2.0, "ReLU": 2.0, "LeakyReLU": 3.0}
+    results.merge("host", this_run(quick=False, seconds=1), rows(host, **times))
+    page = report.page(results)
+    sections = {part.partition("\n")[0]: part for part in page.split("\n## ")}
+    assert "| MLP (bf16) | 2.50 |" in sections["Networks, training step, as people train, eager"]
+    assert "| MLP (bf16) | 1.50 |" in sections["Networks, training step in a CUDA graph, as people train, eager"]
+    assert "| forward, recorded | 1.50 | 1.00 | 1.50 |" in sections["Calls of modules: how many times as fast"]
+    assert "| MLP (bf16) | 2.50 |" in report.headline({"some": results}, suite="trained")
+    assert report.headline({"some": results}) == report.NOTHING
+    assert "## As people train" in report.index({"some": results})
