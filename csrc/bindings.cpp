@@ -69,29 +69,35 @@ PyObject* activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
-// module_activation(x, vars(module), slope_name, formulas): the call of a module of modules.py that has no bounds;
-// `formulas` is by the module's `save`. Attributes are read here because one takes 40 ns in Python, since nn.Module has a
-// __getattr__, and a parameter 600.
+// A borrowed item of a dict, null if it has none. A dict of a subclass may have rules of its own.
+PyObject* item(PyObject* dict, PyObject* key) {
+  return dict && key && PyDict_CheckExact(dict) ? PyDict_GetItemWithError(dict, key) : nullptr;
+}
+
+// module_activation(x, module), positional: the call of a module of modules.py that has no bounds. In Python each of its
+// attributes takes 40 ns, since nn.Module has a __getattr__, and a parameter 600.
 PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   static PyObject* const names[] = {
+      PyUnicode_InternFromString("slope_name"),  PyUnicode_InternFromString("formulas"),
       PyUnicode_InternFromString("_parameters"), PyUnicode_InternFromString("alpha_bounds"),
       PyUnicode_InternFromString("channel_dim"), PyUnicode_InternFromString("inplace"),
       PyUnicode_InternFromString("save"),        PyUnicode_InternFromString("input")};
-  if (count != 4) Py_RETURN_NOTIMPLEMENTED;
-  const auto item = [](PyObject* dict, PyObject* key) {  // a dict of a subclass may have rules of its own
-    return dict && key && PyDict_CheckExact(dict) ? PyDict_GetItemWithError(dict, key) : nullptr;
-  };
-  const auto [parameters, bounds, dim, inplace, save, input] = names;
-  PyObject* const vars = args[1];
-  PyObject* slope = item(vars, args[2]);  // a float
-  if (slope == nullptr) slope = item(item(vars, parameters), args[2]);
-  PyObject* const flag = item(vars, inplace);
-  PyObject* const formula = item(args[3], flag == Py_True ? input : item(vars, save));
-  PyObject* const channel_dim = item(vars, dim);
+  const auto [slope_name, formulas, parameters, bounds, dim, inplace, save, input] = names;
+  if (count != 2) Py_RETURN_NOTIMPLEMENTED;
+  PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(args[1]));
+  const auto vars = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(args[1], nullptr));
+  const auto name = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, slope_name));
+  const auto numbers = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, formulas));
+  PyObject* slope = item(vars.ptr(), name.ptr());  // a float
+  if (slope == nullptr) slope = item(item(vars.ptr(), parameters), name.ptr());
+  PyObject* const flag = item(vars.ptr(), inplace);
+  PyObject* const formula = item(numbers.ptr(), flag == Py_True ? input : item(vars.ptr(), save));
+  PyObject* const channel_dim = item(vars.ptr(), dim);
+  PyObject* const no_bounds = item(vars.ptr(), bounds);
   if (PyErr_Occurred()) return nullptr;
-  if (slope == nullptr || formula == nullptr || item(vars, bounds) != Py_None || channel_dim == nullptr ||
-      !PyLong_CheckExact(channel_dim) || flag == nullptr || !PyBool_Check(flag)) {
+  if (slope == nullptr || formula == nullptr || no_bounds != Py_None || channel_dim == nullptr || flag == nullptr ||
+      !PyLong_CheckExact(channel_dim) || !PyBool_Check(flag)) {
     Py_RETURN_NOTIMPLEMENTED;
   }
   const int64_t channel = PyLong_AsLongLong(channel_dim), number = PyLong_AsLongLong(formula);
@@ -115,7 +121,7 @@ PyMethodDef functions[] = {
     {"activation", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(activation)), METH_FASTCALL,
      "activation(x, alpha, channel_dim, formula, in_place)"},
     {"module_activation", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(module_activation)), METH_FASTCALL,
-     "module_activation(x, vars, slope_name, formulas)"},
+     "module_activation(x, module)"},
     {"clamp_slope", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(clamp_slope)), METH_FASTCALL,
      "clamp_slope(alpha, low, high)"},
 };

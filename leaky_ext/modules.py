@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 from torch.fx import Proxy, Tracer
 
-from . import _C
 from . import functional as F
+from ._C import module_activation
 from .enums import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
 from .operators.bounds import clamp_slope
 
@@ -96,7 +96,7 @@ class Slope(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if not is_dynamo_compiling():
-            y = _C.module_activation(input, self.__dict__, self.slope_name, self.formulas)
+            y = module_activation(input, self)
             if y is not NotImplemented:
                 return y
         if isinstance(input, Proxy) and (call := self._leaf(input)) is not None:
