@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .contenders import BY_HAND, MAIN, NETWORK_CONTENDERS, PEER, SMALL
-from .networks import BLOCKS, NETWORKS
+from .networks import BLOCKS, NETWORKS, TRAINED
 
 K, M = 1_000, 1 << 20
 SIZES = (100, 10 * K, M // 16, 100 * K, M // 4, M // 2, M, 2 * M, 4 * M, 16 * M)
 
 FORWARD, BOTH, THEN_READ = "forward", "forward + backward", "forward, then F.relu"
 TRAINING, INFERENCE = "training step", "inference"
+GRAPHED = "training step in a CUDA graph"  # forward and backward are captured: the host's part of them is gone
+RECORDED = "forward, recorded"  # by autograd; FORWARD is not
+WITH_GRADIENTS = (BOTH, RECORDED, TRAINING, GRAPHED)
 
 # glibc's settings that a measuring process is started with. "default" is what every process gets: blocks above 32 MiB
 # are fresh pages each time. "kept": the process keeps what was freed (docs/performance.md).
@@ -27,7 +30,7 @@ class Case:
     """One comparison: its contenders take turns in one process."""
 
     suite: str
-    subject: str  # "operator", or the name of a network or a block
+    subject: str  # "operator", "module", or the name of a network or a block
     task: str
     contenders: tuple[str, ...]
     numel: int = 0  # of operators
@@ -40,10 +43,10 @@ class Case:
     group: str = ""  # "by hand": formulas written by hand, apart, so as not to disturb the heap of the others
 
     @property
-    def process(self) -> tuple[str, str, int, str]:
+    def process(self) -> tuple[str, str, int, str, bool]:
         """Returns a key: one process measures all cases with the same key."""
         numel = 0 if self.device == "cuda" else self.numel  # the heap of the host has no effect there
-        return self.malloc, self.subject, numel, self.group
+        return self.malloc, self.subject, numel, self.group, self.compiled
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -104,6 +107,13 @@ def calls(*, threads: int, quick: bool) -> Iterator[Case]:
         )  # fmt: skip
 
 
+def host(*, threads: int, quick: bool) -> Iterator[Case]:
+    """Calls of modules on small tensors, on one thread: what a call costs the host."""
+    for task in (BOTH, RECORDED, FORWARD):
+        names = tuple(name for name in MAIN if name != "fixed")  # a function: see `calls`
+        yield Case(suite="host", subject="module", task=task, contenders=names, numel=100, threads=1)
+
+
 def compiled(*, threads: int, quick: bool) -> Iterator[Case]:
     case = Case(suite="compiled", subject="operator", task=BOTH, contenders=MAIN, compiled=True, threads=threads)
     by_hand = ("where", "where, fixed", "where, straight-through")
@@ -144,20 +154,42 @@ def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
             yield replace(case, suite="networks-compiled", compiled=True, contenders=NETWORK_CONTENDERS)
 
 
+def trained(*, threads: int, quick: bool) -> Iterator[Case]:
+    """Training steps in the precision and memory format that people choose, beside contiguous float32."""
+    for name, network in TRAINED.items():
+        if not network.available or (quick and not name.startswith(("MLP", "residual network, batch"))):
+            continue
+        case = Case(suite="trained", subject=name, task=TRAINING, contenders=(*MAIN, SMALL, "none"), threads=threads)
+        yield case
+        if network.fills_gpu:
+            yield replace(case, task=GRAPHED, contenders=(*MAIN, "none"))
+
+
+def trained_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
+    for case in trained(threads=threads, quick=quick):
+        if case.task == TRAINING:
+            yield replace(case, suite="trained-compiled", compiled=True, contenders=MAIN)
+
+
 SUITES = {
     "calls": calls,
+    "host": host,
     "operators": operators,
     "networks": networks,
+    "trained": trained,
     "compiled": compiled,
     "networks-compiled": networks_compiled,
+    "trained-compiled": trained_compiled,
 }
 # Of timing, for each case in each process; and fresh processes: the state of a heap decides what a size costs.
-SECONDS = {"calls": 3.0, "operators": 0.3, "networks": 3.0, "compiled": 0.5, "networks-compiled": 2.0}
-PROCESSES = {"calls": 5, "operators": 3, "networks": 3, "compiled": 3, "networks-compiled": 3}
+SECONDS = {"calls": 3.0, "host": 2.0, "operators": 0.3, "networks": 3.0, "trained": 2.0, "compiled": 0.5}
+SECONDS |= {"networks-compiled": 2.0, "trained-compiled": 2.0}
+PROCESSES = dict.fromkeys(SUITES, 3) | {"calls": 5, "trained": 2}
 
 
 def select(suite: str, *, device: str = "cpu", threads: int = 2, quick: bool = False) -> list[Case]:
     cases = list(SUITES[suite](threads=threads, quick=quick))
+    cases = [case for case in cases if case.subject not in TRAINED or TRAINED[case.subject].runs_on(device)]
     if device == "cuda":
         cases = [replace(case, device=device) for case in cases if on_cuda(case, threads)]
         # Below this, most of what is timed there is the host's part of a call.
@@ -166,5 +198,6 @@ def select(suite: str, *, device: str = "cpu", threads: int = 2, quick: bool = F
 
 
 def on_cuda(case: Case, threads: int) -> bool:
-    """Adapts cases to CUDA: glibc and host threads have no effect there, and PyTorch has no oneDNN."""
-    return case.malloc == "default" and case.threads == threads and "oneDNN" not in case.contenders
+    """Whether a case makes sense on CUDA: glibc and host threads have no effect there, and PyTorch has no oneDNN."""
+    same = case.malloc == "default" and (case.threads == threads or case.suite == "host")
+    return same and "oneDNN" not in case.contenders

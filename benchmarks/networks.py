@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -23,11 +24,25 @@ class Network:
     shape: tuple[int, ...]
     package: str = ""  # that has to be installed for it (requirements-models.txt)
     channels_last: bool = False
+    autocast: torch.dtype | None = None  # with float16 a GradScaler scales the loss
     large: bool = False  # seconds per step: only its eager training step is measured
+    fills_gpu: bool = False  # a batch for a GPU: measured there alone
 
     @property
     def available(self) -> bool:
         return not self.package or importlib.util.find_spec(self.package) is not None
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        if not self.channels_last:
+            return torch.contiguous_format
+        return torch.channels_last_3d if len(self.shape) == 5 else torch.channels_last
+
+    def runs_on(self, device: str) -> bool:
+        """Whether it is measured there, for batches that fit; on CPUs without float16, and bfloat16 if they have it."""
+        if device == "cuda" or self.fills_gpu:
+            return device == "cuda" and self.fills_gpu
+        return self.autocast is None or (self.autocast == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported())
 
 
 class Missing(ModuleType):
@@ -101,6 +116,38 @@ BLOCKS: dict[str, Network] = {
 }
 
 
+def as_trained(name: str, network: Network) -> Iterator[tuple[str, Network]]:
+    """The network in each precision and memory format that people train it in, beside contiguous float32."""
+    images = len(network.shape) >= 4  # only these can be channels_last
+    network = replace(network, large=False)
+    yield f"{name} (fp32)", network
+    if images and not network.fills_gpu:
+        yield f"{name} (fp32, channels_last)", replace(network, channels_last=True)
+    layout = ", channels_last" if images else ""
+    for word, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        yield f"{name} ({word}{layout})", replace(network, channels_last=images, autocast=dtype)
+
+
+FOR_GPUS: dict[str, Network] = {
+    "Real-ESRGAN compact, 16 x 96 px": NETWORKS["Real-ESRGAN compact, 16 x 96 px"],
+    "Real-ESRGAN compact, 8 x 256 px": Network(build=super_resolution, shape=(8, 3, 256, 256), package=SPANDREL),
+    "iResNet-50, batch 128": Network(build=face_recognition, shape=(128, 3, 112, 112)),
+    "MONAI UNet 2-D, 16 x 256 px": replace(NETWORKS["MONAI UNet 2-D"], shape=(16, 1, 256, 256)),
+    "Conv-TasNet, 4 s": Network(build=SpeechSeparation, shape=(1, 1, 32_000)),
+    "residual network, batch 512": Network(build=residual_network, shape=(512, 3, 32, 32)),
+}
+# Those of which a step takes less than a second on two cores, and those that fill a GPU.
+TRAINED: dict[str, Network] = {
+    variant: network
+    for name, original in (
+        *((name, network) for name, network in NETWORKS.items() if not re.search("256 px|16 x 96", name)),
+        *((name, replace(network, fills_gpu=True)) for name, network in FOR_GPUS.items()),
+    )
+    for variant, network in as_trained(name, original)
+}
+ALL: dict[str, Network] = NETWORKS | BLOCKS | TRAINED
+
+
 def with_activation(model: nn.Module, make: Callable[[nn.PReLU], nn.Module]) -> nn.Module:
     """The model with every nn.PReLU replaced, in place."""
     for name, prelu in list(model.named_modules()):
@@ -116,10 +163,8 @@ def outputs(result: Any) -> list[Tensor]:
 
 def build(name: str, device: str) -> tuple[nn.Module, Tensor]:
     """Returns a network or block and its input, with the same weights and values every time."""
-    network = (NETWORKS | BLOCKS)[name]
+    network = ALL[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, x = network.build().to(device), torch.randn(network.shape).to(device)
-    if network.channels_last:
-        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-    return model, x
+    return model.to(memory_format=network.memory_format), x.to(memory_format=network.memory_format)

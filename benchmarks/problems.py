@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import itertools
@@ -13,12 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cases import BOTH, FORWARD, INFERENCE, Case
+from .cases import BOTH, FORWARD, GRAPHED, INFERENCE, Case
 from .contenders import Contender, Layer
 from .memory import allocated
-from .networks import build, outputs, with_activation
+from .networks import ALL, build, outputs, with_activation
 from .timing import Call
 from .verify import formula, wrong_network, wrong_operator
+
+# Tolerance under autocast. An x of exactly 0 is common in bfloat16, and PyTorch's own take its gradient for a negative
+# one's: LeakyReLU is off by 0.17 in a residual network, leaky_ext by nothing.
+HALVES = 0.3
+SCALE = 1024.0  # of the loss that is checked in float16, of which the gradients would be subnormal
 
 
 @dataclass(kw_only=True)
@@ -124,9 +130,26 @@ class OperatorProblem:
         return {"kept": kept.marked, "beyond": both.marked - size, "peak": both.peak}
 
 
+class ModuleProblem(OperatorProblem):
+    """Calls the contender's module in place of its function."""
+
+    def entry(self, contender: Contender) -> Entry:
+        assert contender.module is not None
+        module = contender.module(nn.PReLU(device=self.case.device))
+        alpha = next(module.parameters(), contender.backward)
+        x, grad = self.buffers[0]
+        inputs = (x, alpha) if contender.learns else (x,)
+        backward = self.case.task == BOTH
+        call = (lambda: torch.autograd.grad(module(x), inputs, grad)) if backward else (lambda: module(x))
+        return Entry(
+            call=call, check=lambda: self.check(contender, module, alpha), memory=lambda: self.memory(module, call)
+        )
+
+
 class NetworkProblem:
     def __init__(self, case: Case) -> None:
         self.case = case
+        self.network = ALL[case.subject]
         self.model, self.x = build(case.subject, case.device)
         self.activations = {name for name, module in self.model.named_modules() if isinstance(module, nn.PReLU)}
         self.references: dict[tuple[Any, Any], dict[str, Tensor]] = {}
@@ -140,32 +163,54 @@ class NetworkProblem:
         model = self.module(contender)
         forward = compile_static(model) if self.case.compiled else model
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-5)
+        scaler = torch.amp.GradScaler(self.case.device, enabled=self.network.autocast == torch.float16)
 
-        def loss() -> Tensor:
-            return loss_of(outputs(forward(self.x)))
-
-        def step() -> None:
+        def gradients() -> None:
             optimizer.zero_grad()
-            loss().backward()
-            optimizer.step()
+            scaler.scale(self.loss_of_step(forward)).backward()
+
+        def step(compute: Call) -> None:
+            compute()
+            scaler.step(optimizer)
+            scaler.update()
 
         def memory() -> dict[str, int]:
             optimizer.zero_grad()
 
             def run(mark: Call) -> None:
-                value = loss()
+                value = self.loss_of_step(forward)
                 mark()
                 value.backward()
 
             use, _ = allocated(run, self.case.device)
             return {"kept": use.marked, "peak": use.peak}
 
+        def graphed() -> Call:
+            """The step, of which the first call captures forward and backward."""
+            captured: list[Call] = []
+
+            def call() -> None:
+                if not captured:
+                    captured.append(capture(gradients))
+                step(captured[0])
+
+            return call
+
         inference = self.case.task == INFERENCE
+        calls: dict[str, Call] = {INFERENCE: lambda: self.outputs(forward), GRAPHED: graphed()}
         return Entry(
-            call=(lambda: forward(self.x)) if inference else step,
+            call=calls.get(self.case.task, lambda: step(gradients)),
             check=lambda: self.check(contender, model, forward),
             memory=dict if inference else memory,
         )
+
+    def outputs(self, forward: Callable[[Tensor], Any]) -> list[Tensor]:
+        dtype = self.network.autocast
+        with torch.autocast(self.case.device, dtype) if dtype else contextlib.nullcontext():
+            return outputs(forward(self.x))
+
+    def loss_of_step(self, forward: Callable[[Tensor], Any]) -> Tensor:
+        return loss_of(self.outputs(forward))
 
     def check(self, contender: Contender, model: nn.Module, forward: Callable[[Tensor], Any]) -> str | None:
         key = contender.forward, contender.backward
@@ -173,7 +218,7 @@ class NetworkProblem:
 
             def plain(x: Tensor, alpha: Any) -> Tensor:
                 wide = alpha.view(-1, *(1,) * (x.ndim - 2)) if isinstance(alpha, Tensor) else alpha
-                return formula(x, wide, contender)
+                return formula(x.float(), wide, contender).to(x.dtype)  # as kernels do, which round once
 
             reference = copy.deepcopy(self.model)
             reference = with_activation(reference, lambda prelu: Layer(plain, prelu.weight))
@@ -181,17 +226,19 @@ class NetworkProblem:
         # Convolutions on CUDA use TF32. Compiled, sums are taken in other orders, and inputs of an activation that are
         # nearly 0 fall on its other side: PyTorch's own LeakyReLU is off by 0.004 in a residual network.
         tolerance = 2e-2 if self.case.device == "cuda" else 1e-2 if self.case.compiled else 2e-3
+        tolerance = HALVES if self.network.autocast else tolerance
         return wrong_network(self.observe(model, forward), self.references[key], tolerance)
 
     def observe(self, model: nn.Module, forward: Callable[[Tensor], Any]) -> dict[str, Tensor]:
         """Returns outputs and gradients of parameters, with the same names for all contenders."""
         if self.case.task == INFERENCE:
             with torch.no_grad():
-                return {f"output {i}": y.clone() for i, y in enumerate(outputs(forward(self.x)))}
+                return {f"output {i}": y.clone() for i, y in enumerate(self.outputs(forward))}
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        ys = outputs(forward(self.x))
+        ys = self.outputs(forward)
         names, parameters = zip(*model.named_parameters(), strict=True)
-        grads = torch.autograd.grad(loss_of(ys), parameters, allow_unused=True)
+        scale = SCALE if self.network.autocast == torch.float16 else 1.0
+        grads = torch.autograd.grad(scale * loss_of(ys), parameters, allow_unused=True)
         for name, buffer in model.named_buffers():  # statistics of normalizations
             buffer.copy_(before[name])
         seen = {f"output {i}": y.detach() for i, y in enumerate(ys)}
@@ -203,11 +250,26 @@ class NetworkProblem:
 
 
 def loss_of(ys: list[Tensor]) -> Tensor:
-    return torch.stack([y.square().mean() for y in ys]).sum()
+    return torch.stack([y.float().square().mean() for y in ys]).sum()
+
+
+def capture(step: Call) -> Call:
+    """Returns the replay of a CUDA graph of the step, whose gradients are in memory of the graph's own."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def problem(case: Case) -> OperatorProblem | NetworkProblem:
-    return OperatorProblem(case) if case.subject == "operator" else NetworkProblem(case)
+    kinds = {"operator": OperatorProblem, "module": ModuleProblem}
+    return kinds.get(case.subject, NetworkProblem)(case)
 
 
 def buffer_count(device: str, bytes_each: int) -> int:

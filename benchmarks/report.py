@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import charts, tables
-from .cases import BOTH, FORWARD, INFERENCE, THEN_READ, TRAINING, size_name
+from .cases import BOTH, FORWARD, GRAPHED, INFERENCE, THEN_READ, TRAINING, size_name
 from .contenders import BY_HAND, CHOICES, MAIN, NETWORK_CONTENDERS, SMALL
 from .machine import ROOT
 from .results import RESULTS, Results, load_all
@@ -33,14 +33,21 @@ HOW_TO_READ = (
     "Ratios are PyTorch's own time over leaky_ext's in the same processes: 1.25 is 1.25 times as fast, and **bold** is "
     "slower. [How the figures are taken](../performance.md)."
 )
+HOW = {
+    "networks": "eager",
+    "networks-compiled": "compiled",
+    "trained": "as people train, eager",
+    "trained-compiled": "as people train, compiled",
+}
+MODULES = OWN | {"straight-through / LeakyReLU": ("straight-through", "LeakyReLU")}
 NOTHING = "No results are committed yet: `python -m benchmarks run` and `python -m benchmarks report` write them.\n"
 
 
-def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str:
-    """What a training step gains: a table for each machine."""
+def headline(results: dict[str, Results], link: str = "docs/benchmarks/", suite: str = "networks") -> str:
+    """What a training step gains: a table for each machine that has rows of the suite or of its compiled half."""
     parts = []
     for name, result in results.items():
-        frame = pick(result.frame(), suite=("networks", "networks-compiled"), task=TRAINING, malloc="default")
+        frame = pick(result.frame(), suite=(suite, f"{suite}-compiled"), task=TRAINING, malloc="default")
         cases = by_case(frame).sort_values("compiled", kind="stable")
         if cases.empty:
             continue
@@ -53,7 +60,7 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/") -> str
             for pair in tables.IN_NETWORKS:
                 if (pair, compiled) in table:
                     shown[word + pair] = table[pair, compiled].map(speedup).values
-        run = result.runs[min(suite for suite in result.runs if suite.startswith("networks"))]
+        run = result.runs[min(name for name in result.runs if name.startswith(suite))]
         parts += [f"{result.machine.title}; {run} ([all rows]({link}{name}.md)):", markdown(shown)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n" if parts else NOTHING
 
@@ -92,8 +99,8 @@ def page(result: Results) -> str:
 
 def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     kept = {"default": "", "kept": ", memory kept by glibc"}
-    for suite, how in (("networks", "eager"), ("networks-compiled", "compiled")):
-        for task in (TRAINING, INFERENCE):
+    for suite, how in HOW.items():
+        for task in (TRAINING, GRAPHED, INFERENCE):
             for malloc, words in kept.items():
                 rows = pick(frame, suite=suite, task=task, malloc=malloc)
                 yield f"Networks, {task}, {how}{words}", ratios(rows, describe, tables.IN_NETWORKS)
@@ -107,8 +114,10 @@ def sections(frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     pairs = OWN | {"learnable / where": ("learnable", "where")}
     yield "Compiled, forward + backward", ratios(compiled, describe, pairs)
     yield "Compiled: MiB kept for backward", memory(compiled, (*MAIN, "where"))
-    calls = pick(frame, suite="calls")
+    calls, host = pick(frame, suite="calls"), pick(frame, suite="host")
     yield "Calls of 100 elements", markdown(times(calls))
+    yield "Calls of modules, 100 elements, 1 thread", markdown(times(host))
+    yield "Calls of modules: how many times as fast", ratios(host, lambda case: case.task, MODULES)
     yield "Not timed", markdown(not_timed(frame))
     yield "All rows", markdown(everything(frame))
 
@@ -159,6 +168,9 @@ def everything(frame: pd.DataFrame) -> pd.DataFrame:
 def index(results: dict[str, Results]) -> str:
     written = "Written by `python -m benchmarks report` from benchmarks/results."
     parts = ["# Benchmarks", written, HOW_TO_READ, headline(results, link="")]
+    trained = headline(results, link="", suite="trained")
+    if trained != NOTHING:
+        parts += ["## As people train", trained]
     if charts.networks(results) is not None:
         networks = "![MiB kept and time of a training step, in shares of PReLU's](../figures/networks.svg)"
         parts += ["## Memory of networks", networks]

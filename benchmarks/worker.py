@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .cases import BOTH, TRAINING, Case
+from .cases import BOTH, TRAINING, WITH_GRADIENTS, Case
 from .contenders import CONTENDERS, Contender
 from .problems import problem
 from .timing import Call, measure, seconds_of, timers
@@ -35,7 +35,7 @@ def measure_case(
     `process` is the number of processes that measured the same before. The first one checks results and reads memory.
     """
     results, calls = set_up(case, process, contenders)
-    with torch.set_grad_enabled(case.task in (BOTH, TRAINING)):
+    with torch.set_grad_enabled(case.task in WITH_GRADIENTS):
         for name, samples in measure(timers(calls, case.device), seconds=seconds, seed=process).items():
             results[name]["samples"] = samples
     if case.device == "cuda":
@@ -86,7 +86,7 @@ def hold(case: Case, process: int) -> dict[str, Any]:
 def time_held(number: int) -> float:
     """Returns the seconds of `number` calls of the contender that `hold` set up."""
     case, call = _held
-    with torch.set_grad_enabled(case.task in (BOTH, TRAINING)):
+    with torch.set_grad_enabled(case.task in WITH_GRADIENTS):
         return seconds_of(call, number, case.device)
 
 

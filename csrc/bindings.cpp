@@ -1,5 +1,6 @@
-// leaky_ext._C: one entry for plain eager calls, and what the build is. The operators are torch.ops.leaky_ext.*.
+// leaky_ext._C: entries for plain eager calls, and what the build is. The operators are torch.ops.leaky_ext.*.
 #include <ATen/TracerMode.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -29,28 +30,26 @@ bool is_plain(PyObject* object) {
   return !THPVariable_Unpack(object).key_set().has_any(wrappers);
 }
 
-// activation(x, alpha, channel_dim, formula, in_place), positional: a whole eager call without the argument parsing of
-// pybind11 or torch.ops, 2 us less of 13 for forward and backward of 100 elements. Any call that is not so plain gets
-// NotImplemented, and functional.py decides.
-PyObject* activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  HANDLE_TH_ERRORS
-  if (count != 5 || !is_plain(args[0]) || !PyLong_CheckExact(args[2]) || at::impl::torch_function_mode_enabled() ||
-      at::tracer::impl::is_dispatch_enabled()) {
-    Py_RETURN_NOTIMPLEMENTED;
-  }
+// No tracer is active, and no mode of __torch_function__ or __torch_dispatch__.
+bool is_eager() {
+  return !at::impl::torch_function_mode_enabled() && !at::tracer::impl::is_dispatch_enabled() &&
+         !c10::impl::TorchDispatchModeTLS::any_modes_set();
+}
+
+// A whole eager call without the argument parsing of pybind11 or torch.ops: 2 us less of 13 for forward and backward of
+// 100 elements. A call that is not so plain is declined with NotImplemented, and Python decides.
+PyObject* call(PyObject* x_object, PyObject* slope, int64_t channel_dim, int64_t formula, bool in_place) {
+  if (!is_plain(x_object) || !is_eager()) Py_RETURN_NOTIMPLEMENTED;
   OptionalTensor alpha;
   double value = 0;
-  if (PyFloat_CheckExact(args[1])) {
-    value = PyFloat_AS_DOUBLE(args[1]);
-  } else if (is_plain(args[1])) {
-    alpha = THPVariable_Unpack(args[1]);
+  if (PyFloat_CheckExact(slope)) {
+    value = PyFloat_AS_DOUBLE(slope);
+  } else if (is_plain(slope)) {
+    alpha = THPVariable_Unpack(slope);
   } else {
     Py_RETURN_NOTIMPLEMENTED;
   }
-  const int64_t channel_dim = PyLong_AsLongLong(args[2]), formula = PyLong_AsLongLong(args[3]);
-  if (PyErr_Occurred()) return nullptr;
-  const Tensor& x = THPVariable_Unpack(args[0]);
-  const bool in_place = args[4] == Py_True;
+  const Tensor& x = THPVariable_Unpack(x_object);
   Tensor y;
   {
     const py::gil_scoped_release no_gil;
@@ -58,11 +57,74 @@ PyObject* activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
                  : operators::Forward::call(x, alpha, value, channel_dim, formula);
   }
   return THPVariable_Wrap(std::move(y));
+}
+
+// activation(x, alpha, channel_dim, formula, in_place), positional.
+PyObject* activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  if (count != 5 || !PyLong_CheckExact(args[2])) Py_RETURN_NOTIMPLEMENTED;
+  const int64_t channel_dim = PyLong_AsLongLong(args[2]), formula = PyLong_AsLongLong(args[3]);
+  if (PyErr_Occurred()) return nullptr;
+  return call(args[0], args[1], channel_dim, formula, args[4] == Py_True);
   END_HANDLE_TH_ERRORS
 }
 
-PyMethodDef activation_def = {"activation", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(activation)),
-                              METH_FASTCALL, "activation(x, alpha, channel_dim, formula, in_place)"};
+// A borrowed item of a dict, null if it has none. A dict of a subclass may have rules of its own.
+PyObject* item(PyObject* dict, PyObject* key) {
+  return dict && key && PyDict_CheckExact(dict) ? PyDict_GetItemWithError(dict, key) : nullptr;
+}
+
+// module_activation(x, module), positional: the call of a module of modules.py that has no bounds. In Python each of its
+// attributes takes 40 ns, since nn.Module has a __getattr__, and a parameter 600.
+PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  static PyObject* const names[] = {
+      PyUnicode_InternFromString("slope_name"),  PyUnicode_InternFromString("formulas"),
+      PyUnicode_InternFromString("_parameters"), PyUnicode_InternFromString("alpha_bounds"),
+      PyUnicode_InternFromString("channel_dim"), PyUnicode_InternFromString("inplace"),
+      PyUnicode_InternFromString("save"),        PyUnicode_InternFromString("input")};
+  const auto [slope_name, formulas, parameters, bounds, dim, inplace, save, input] = names;
+  if (count != 2) Py_RETURN_NOTIMPLEMENTED;
+  PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(args[1]));
+  const auto vars = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(args[1], nullptr));
+  const auto name = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, slope_name));
+  const auto numbers = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, formulas));
+  PyObject* slope = item(vars.ptr(), name.ptr());  // a float
+  if (slope == nullptr) slope = item(item(vars.ptr(), parameters), name.ptr());
+  PyObject* const flag = item(vars.ptr(), inplace);
+  PyObject* const formula = item(numbers.ptr(), flag == Py_True ? input : item(vars.ptr(), save));
+  PyObject* const channel_dim = item(vars.ptr(), dim);
+  PyObject* const no_bounds = item(vars.ptr(), bounds);
+  if (PyErr_Occurred()) return nullptr;
+  if (slope == nullptr || formula == nullptr || no_bounds != Py_None || channel_dim == nullptr || flag == nullptr ||
+      !PyLong_CheckExact(channel_dim) || !PyBool_Check(flag)) {
+    Py_RETURN_NOTIMPLEMENTED;
+  }
+  const int64_t channel = PyLong_AsLongLong(channel_dim), number = PyLong_AsLongLong(formula);
+  if (PyErr_Occurred()) return nullptr;
+  return call(args[0], slope, channel, number, flag == Py_True);
+  END_HANDLE_TH_ERRORS
+}
+
+// clamp_slope(alpha, low, high), positional.
+PyObject* clamp_slope(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  if (count != 3 || !is_plain(args[0]) || !PyFloat_CheckExact(args[1]) || !PyFloat_CheckExact(args[2]) || !is_eager()) {
+    Py_RETURN_NOTIMPLEMENTED;
+  }
+  const Tensor& alpha = THPVariable_Unpack(args[0]);
+  return THPVariable_Wrap(operators::ClampSlope::call(alpha, PyFloat_AS_DOUBLE(args[1]), PyFloat_AS_DOUBLE(args[2])));
+  END_HANDLE_TH_ERRORS
+}
+
+PyMethodDef functions[] = {
+    {"activation", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(activation)), METH_FASTCALL,
+     "activation(x, alpha, channel_dim, formula, in_place)"},
+    {"module_activation", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(module_activation)), METH_FASTCALL,
+     "module_activation(x, module)"},
+    {"clamp_slope", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(clamp_slope)), METH_FASTCALL,
+     "clamp_slope(alpha, low, high)"},
+};
 
 py::dict build_info() {
   py::dict info;
@@ -89,6 +151,8 @@ PYBIND11_MODULE(_C, m) {
   using namespace leaky_ext;
   parameter_type =
       reinterpret_cast<PyTypeObject*>(py::object(py::module_::import("torch.nn").attr("Parameter")).release().ptr());
-  m.add_object("activation", py::reinterpret_steal<py::object>(PyCFunction_New(&activation_def, nullptr)));
+  for (PyMethodDef& function : functions) {
+    m.add_object(function.ml_name, py::reinterpret_steal<py::object>(PyCFunction_New(&function, nullptr)));
+  }
   m.def("build_info", build_info);
 }

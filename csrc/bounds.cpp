@@ -17,14 +17,6 @@
 #include "node.h"
 
 namespace leaky_ext {
-namespace operators {
-
-struct ClampSlope : Operator<ClampSlope, Tensor(const Tensor&, double, double)> {
-  static constexpr const char* kSchema = "clamp_slope(Tensor alpha, float low, float high) -> Tensor";
-};
-
-}  // namespace operators
-
 namespace autograd {
 namespace {
 

@@ -48,8 +48,10 @@ Order::Order(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntArrayRef slo
   for (size_t d = 0; d < sizes.size(); ++d) {
     if (sizes[d] != 1) dims.push_back(int64_t(d));
   }
-  std::stable_sort(dims.begin(), dims.end(),
-                   [this](int64_t a, int64_t b) { return this->strides[a] > this->strides[b]; });
+  const auto outer = [this](int64_t a, int64_t b) { return this->strides[a] > this->strides[b]; };
+  for (auto d = dims.begin(); d != dims.end(); ++d) {  // a stable sort that allocates nothing
+    std::rotate(std::upper_bound(dims.begin(), d, *d, outer), d, d + 1);
+  }
   if (slopes.empty()) return;
   const auto changes = [&](int64_t d) { return slopes[d] != 1; };
   const auto first = std::find_if(dims.begin(), dims.end(), changes);

@@ -102,5 +102,10 @@ struct Backward
       "int kind, SymInt[]? stride, bool[2] output_mask) -> (Tensor grad_x, Tensor grad_alpha)";
 };
 
+// The slope inside of its bounds (bounds.cpp).
+struct ClampSlope : Operator<ClampSlope, Tensor(const Tensor&, double, double)> {
+  static constexpr const char* kSchema = "clamp_slope(Tensor alpha, float low, float high) -> Tensor";
+};
+
 }  // namespace operators
 }  // namespace leaky_ext

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _C, reference, torch_private
@@ -81,7 +81,7 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
         formula = LEAKY_RELU_SIGNED
     else:
         raise ValueError(f"leaky_ext: save must be 'input' or 'output', got {save!r}")
-    if not is_compiling():
+    if not is_dynamo_compiling():
         y = _C.activation(x, alpha, channel_dim, formula, False)
         if y is not NotImplemented:
             return y
@@ -95,7 +95,7 @@ def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int 
         RuntimeError: x is a leaf that requires grad or a view of such a leaf, or elements of x share memory. Nothing is
             written then. Other errors are those of :func:`learnable_leaky_relu`.
     """
-    if not is_compiling():
+    if not is_dynamo_compiling():
         y = _C.activation(x, alpha, channel_dim, LEAKY_RELU, True)
         if y is not NotImplemented:
             return x
@@ -123,7 +123,7 @@ def straight_through_relu(x: Tensor, alpha: Tensor | float = 0.01, *, channel_di
         >>> y.detach(), x.grad
         (tensor([0., 3.]), tensor([0.1000, 1.0000]))
     """
-    if not is_compiling():
+    if not is_dynamo_compiling():
         y = _C.activation(x, alpha, channel_dim, RELU, False)
         if y is not NotImplemented:
             return y
@@ -138,7 +138,7 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
             or a view of such a leaf; or elements of x share memory. Nothing is written then. Other errors are those of
             :func:`learnable_leaky_relu`.
     """
-    if not is_compiling():
+    if not is_dynamo_compiling():
         y = _C.activation(x, alpha, channel_dim, RELU, True)
         if y is not NotImplemented:
             return x

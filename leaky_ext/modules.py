@@ -1,13 +1,16 @@
 """The activations as modules: PReLU, LearnableLeakyReLU and StraightThroughReLU."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 from torch.fx import Proxy, Tracer
 
 from . import functional as F
+from ._C import module_activation
+from .enums import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
 from .operators.bounds import clamp_slope
 
 Bounds = tuple[float, float]
@@ -24,6 +27,7 @@ class Slope(nn.Module):
     learnable = True  # whether the slope is a parameter
     loads_without = False  # whether a state_dict may lack the slope, because it was saved before `convert` added one
     save = "input"
+    formulas: ClassVar[dict[str, int]] = {"input": LEAKY_RELU, "output": LEAKY_RELU_SIGNED}  # by `save`
 
     def __init__(
         self,
@@ -82,6 +86,7 @@ class Slope(nn.Module):
                 raise RuntimeError(f"{self}: {self.slope_name} is computed from other parameters: none to project")
             slope.clamp_(*self.alpha_bounds)
 
+    @final
     def slope(self) -> Tensor | float:
         """Return the slope that forward uses: clamped to `alpha_bounds`, if given. The parameter does not change."""
         slope = getattr(self, self.slope_name)
@@ -90,8 +95,15 @@ class Slope(nn.Module):
         return clamp_slope(slope, *self.alpha_bounds)
 
     def forward(self, input: Tensor) -> Tensor:
+        if not is_dynamo_compiling():
+            y = module_activation(input, self)
+            if y is not NotImplemented:
+                return y
         if isinstance(input, Proxy) and (call := self._leaf(input)) is not None:
             return call
+        return self._activation(input)
+
+    def _activation(self, input: Tensor) -> Tensor:
         if self.inplace:
             return F.learnable_leaky_relu_(input, self.slope(), channel_dim=self.channel_dim)
         return F.learnable_leaky_relu(input, self.slope(), channel_dim=self.channel_dim, save=self.save)
@@ -226,6 +238,8 @@ class StraightThroughReLU(Slope):
     Input, output and errors are those of :class:`LearnableLeakyReLU`.
     """
 
+    formulas: ClassVar[dict[str, int]] = {"input": RELU}
+
     def __init__(
         self,
         alpha: float = 0.01,
@@ -245,9 +259,7 @@ class StraightThroughReLU(Slope):
         self.learnable = learnable
         super().__init__(num_parameters, alpha, channel_dim, "input", inplace, device, dtype, alpha_bounds=alpha_bounds)
 
-    def forward(self, input: Tensor) -> Tensor:
-        if isinstance(input, Proxy) and (call := self._leaf(input)) is not None:
-            return call
+    def _activation(self, input: Tensor) -> Tensor:
         if self.inplace:
             return F.straight_through_relu_(input, self.slope(), channel_dim=self.channel_dim)
         return F.straight_through_relu(input, self.slope(), channel_dim=self.channel_dim)

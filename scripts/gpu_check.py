@@ -1,11 +1,18 @@
 #!/usr/bin/env python3
-"""Builds leaky_ext for this GPU, tests it, measures it, and runs compute-sanitizer and ncu. `make gpu-check`.
+"""Builds leaky_ext for this GPU, tests it, measures it, runs compute-sanitizer and ncu. `make gpu-check`.
 
 Needs a GPU, CUDA's toolkit, and a python3 with torch, pytest, hypothesis, ninja and pybind11, for the benchmark pandas,
-rich and py-cpuinfo as well; fetches nothing. Ends within --budget seconds: a step that runs over is killed with all it
-started, and what there is no time for is left out. Writes build/gpu-check.json after every step, with the kernels'
-shares of the bandwidth, build/gpu-check.log, and ncu's report; --out FOLDER gets copies of these and of the benchmark's
-results. Prints a table last; status 1 where anything failed or was left out.
+rich and py-cpuinfo as well; fetches nothing. Both parts together fit 13 minutes of a machine with 16 cores:
+
+    python scripts/gpu_check.py --part checks             build; tests and sanitizers side by side; bandwidth; ncu
+    python scripts/gpu_check.py --part tables --built     networks as they are trained, eager, in CUDA graphs, compiled
+
+Each part ends within its --budget of seconds: a step that runs over is interrupted; steps without time are left out.
+Sources that differ from their commit are refused, since nobody could look up what was measured.
+
+build/gpu-check-PART.json is written after every step, and build/gpu-check-PART.log has the output. --out FOLDER gets
+copies of both, of the report of ncu and of the benchmark's results. Prints a table last. The status is 1 if anything
+failed or was left out.
 """
 
 from __future__ import annotations
@@ -20,18 +27,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-LOG = ROOT / "build/gpu-check.log"
-REPORT = ROOT / "build/gpu-check.json"
 BANDWIDTH = ROOT / "build/gpu-bandwidth.json"
-PROFILE = ROOT / "build/gpu-ncu.txt"
-BUDGET = 560
+NCU = ROOT / "build/gpu-ncu.txt"
+PROFILES = ROOT / "build/gpu-profile.md"
+BUDGET = {"checks": 340, "tables": 420}  # seconds
+GRACE = 10  # seconds that an interrupted step has to write what it found
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 SANITIZER = ["--error-exitcode", "9", "--kernel-regex", "kns=leaky_ext", "--target-processes", "all"]
 NCU_SECTIONS = [
@@ -61,14 +70,12 @@ class Result:
 
 
 Runner = Callable[[Step, float], tuple[int | None, str]]
+Stage = list[Step]  # steps that run side by side
 
 
 def run_in_group(step: Step, limit: float) -> tuple[int | None, str]:
-    """Runs a step into the log. Returns its exit status, None if it was killed at the limit, and its output."""
-    with LOG.open("ab+") as log:
-        log.write(f"\n===== {step.name}: {' '.join(step.command)}\n".encode())
-        log.flush()
-        begin = log.tell()
+    """Runs a step. Returns its exit status, None if the limit ended it, and its output."""
+    with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             step.command, cwd=ROOT, env=os.environ | step.environment, stdout=log, stderr=log, start_new_session=True
         )
@@ -77,11 +84,14 @@ def run_in_group(step: Step, limit: float) -> tuple[int | None, str]:
             status = process.wait(limit)
         except subprocess.TimeoutExpired:
             status = None
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
         finally:  # also after an interrupt: nothing that the step started is left running
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        log.seek(begin)
+        log.seek(0)
         return status, log.read().decode(errors="replace")
 
 
@@ -95,33 +105,43 @@ def read_json(path: Path | None) -> Any:
         return None
 
 
-def run_steps(steps: list[Step], runner: Runner, budget: float, report: Path, facts: dict[str, str]) -> list[Result]:
+def run_step(step: Step, runner: Runner, limit: float, log: Path) -> Result:
+    began = time.monotonic()
+    counts, measured, text = "", None, ""
+    if not step.command:
+        status = "ok: left out, the tool is missing" if step.optional else "FAILED: the tool is missing"
+    elif limit <= 0:
+        status = "left out: no time left"
+    else:
+        print(f"gpu-check: {step.name} ...", flush=True)
+        try:
+            code, text = runner(step, limit)
+        except OSError as error:
+            code, text = 127, str(error)
+        status = "ok" if code == 0 else f"ended after {limit:.0f} s" if code is None else f"FAILED ({code})"
+        found = re.findall(r"\d+ (?:passed|failed|skipped|error)[^\n]*| ERROR SUMMARY: [^\n]*", text)
+        counts = found[-1].strip(" =") if found else ""
+        if code != 0:
+            print(text[-3000:])
+        measured = read_json(step.writes)
+    with log.open("a") as file:
+        file.write(f"\n===== {step.name}: {' '.join(step.command)}\n{text}")
+    return Result(step.name, status, counts, round(time.monotonic() - began, 1), measured)
+
+
+def run_stages(stages: list[Stage], runner: Runner, budget: float, report: Path, facts: dict[str, str]) -> list[Result]:
     """Runs all steps, whatever becomes of each, as far as the budget goes. The first is the build: without it, none."""
-    start, results = time.monotonic(), []
-    for number, step in enumerate(steps):
-        began = time.monotonic()
-        limit = min(step.limit, budget - (began - start))
-        counts, measured = "", None
-        if number > 0 and results[0].status != "ok":
-            status = "left out: the build failed"
-        elif not step.command:
-            status = "ok: left out, the tool is missing" if step.optional else "FAILED: the tool is missing"
-        elif limit <= 0:
-            status = "left out: no time left"
+    start = time.monotonic()
+    results: list[Result] = []
+    report.parent.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        left = budget - (time.monotonic() - start)
+        if results and results[0].status != "ok":
+            results += [Result(step.name, "left out: the build failed", "", 0.0) for step in stage]
         else:
-            print(f"gpu-check: {step.name} ...", flush=True)
-            try:
-                code, text = runner(step, limit)
-            except OSError as error:
-                code, text = 127, str(error)
-            status = "ok" if code == 0 else f"killed after {limit:.0f} s" if code is None else f"FAILED ({code})"
-            found = re.findall(r"\d+ (?:passed|failed|skipped|error)[^\n]*| ERROR SUMMARY: [^\n]*", text)
-            counts = found[-1].strip(" =") if found else ""
-            if code != 0:
-                print(text[-3000:])
-            measured = read_json(step.writes)
-        results.append(Result(step.name, status, counts, round(time.monotonic() - began, 1), measured))
-        report.parent.mkdir(parents=True, exist_ok=True)
+            with ThreadPoolExecutor(len(stage)) as pool:
+                log = report.with_suffix(".log")
+                results += pool.map(lambda step: run_step(step, runner, min(step.limit, left), log), stage)  # noqa: B023
         report.write_text(json.dumps({**facts, "steps": [asdict(r) for r in results]}, indent=1) + "\n")
     return results
 
@@ -144,50 +164,83 @@ def gpu_tests() -> list[str]:
     return [*PYTEST, "tests", "-k", "cuda", *ignored]
 
 
-def build_steps(built: bool) -> list[Step]:
+def build_step(built: bool) -> Step:
     """setup.py finds the toolkit, and builds for the GPU that it sees."""
     if built:
         show = [sys.executable, "-c", "import leaky_ext; print(leaky_ext.show_config())"]
-        return [Step("import", show, 60, {"PYTHONPATH": str(ROOT)})]
-    return [Step("build", [sys.executable, "setup.py", "build_ext", "--inplace"], 300, {"FORCE_CUDA": "1"})]
+        return Step("import", show, 60, {"PYTHONPATH": str(ROOT)})
+    return Step("build", [sys.executable, "setup.py", "build_ext", "--inplace"], 200, {"FORCE_CUDA": "1"})
 
 
-def make_steps(results: Path, full: bool, built: bool = False) -> list[Step]:
-    """What is worth most comes first."""
+def check_stages() -> list[Stage]:
+    """Tests and sanitizers share the GPU: nothing is timed there. Then, alone, the kernels' bandwidth and ncu."""
     here = {"PYTHONPATH": str(ROOT)}
-    benchmark = [sys.executable, "-m", "benchmarks", "run", "--device", "cuda", *([] if full else ["--quick"])]
-    benchmark += ["--out", str(results)]
     bandwidth = [sys.executable, "-m", "benchmarks.bandwidth", "--device", "cuda"]
     short = [*PYTEST, "tests/test_cuda.py", "-k", "short_set"]
     direct = here | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # so that each tensor has its own bounds
     sanitizer, ncu = find_tool("compute-sanitizer"), find_tool("ncu")
     sections = [word for section in NCU_SECTIONS for word in ("--section", section)]
-    profile = ["--kernel-name-base", "function", "--kernel-name", KERNELS, "--log-file", str(PROFILE)]
+    profile = ["--kernel-name-base", "function", "--kernel-name", KERNELS, "--log-file", str(NCU)]
     profile += ["--clock-control", "none"]  # the GPU may be shared
     workers = ["-n", "6"] if has_packages("xdist") else []
     return [
-        *build_steps(built),
-        Step("tests on the GPU", [*gpu_tests(), "-m", "not slow", *workers], 200, here),
-        Step("bandwidth", [*bandwidth, "--out", str(BANDWIDTH)], 60, here, writes=BANDWIDTH),
-        Step("ncu", [ncu, *sections, *profile, *bandwidth, "--once"] if ncu else [], 120, here, optional=True),
-        Step("benchmark", benchmark if has_packages("pandas", "rich", "cpuinfo") else [], 240, here, optional=True),
-        Step("compiled", [*PYTEST, "tests/test_compiled.py", "-k", "cuda", *workers], 120, here),
-        Step("more than 2^31 elements", [*PYTEST, "tests/test_cuda.py", "-m", "slow"], 120, here),
-        *(
-            Step(tool, [sanitizer, "--tool", tool, *SANITIZER, *short] if sanitizer else [], 120, direct)
-            for tool in ("memcheck", "racecheck", "initcheck")
-        ),
+        [
+            Step("tests on the GPU", [*gpu_tests(), "-m", "not slow", *workers], 170, here),
+            Step("compiled", [*PYTEST, "tests/test_compiled.py", "-k", "cuda", *workers], 170, here),
+            Step("more than 2^31 elements", [*PYTEST, "tests/test_cuda.py", "-m", "slow"], 170, here),
+            *(
+                Step(tool, [sanitizer, "--tool", tool, *SANITIZER, *short] if sanitizer else [], 170, direct)
+                for tool in ("memcheck", "racecheck", "initcheck")
+            ),
+        ],
+        [Step("ncu", [ncu, *sections, *profile, *bandwidth, "--once"] if ncu else [], 90, here, optional=True)],
+        [Step("bandwidth", [*bandwidth, "--out", str(BANDWIDTH)], 60, here, writes=BANDWIDTH)],
     ]
+
+
+def table_stages(results: Path, full: bool) -> list[Stage]:
+    """The newest questions first. Each precision is a run of its own, so that one that is cut off costs no other."""
+    here = {"PYTHONPATH": str(ROOT)}
+    able = has_packages("pandas", "rich", "cpuinfo")
+
+    def measure(name: str, limit: float, *words: str) -> Stage:
+        command = [sys.executable, "-m", "benchmarks", "run", *words, "--device", "cuda", "--out", str(results)]
+        return [Step(name, command if able else [], limit, here, optional=True)]
+
+    profile = [sys.executable, "-m", "benchmarks.profile", "--device", "cuda", "--out", str(PROFILES)]
+    rest = ["calls", "operators", "networks", "compiled"]
+    return [
+        measure("trained, bf16", 110, "trained", "--only", "(bf16", "--seconds", "1"),
+        [Step("profile", profile if able else [], 70, here, optional=True)],
+        measure("host", 30, "host"),
+        measure("trained, fp32", 100, "trained", "--only", "(fp32", "--seconds", "1"),
+        measure("compiled, bf16", 80, "trained-compiled", "--only", "16 x 96 px (bf16"),
+        measure("trained, fp16", 100, "trained", "--only", "(fp16", "--seconds", "1"),
+        *(measure(suite, 600, suite) for suite in (rest if full else [])),
+    ]
+
+
+def is_changed() -> bool:
+    """Whether the sources differ from the commit that results would be filed under. False outside of a checkout."""
+    words = ["git", "-C", str(ROOT), "status", "--porcelain", "--", "csrc", "leaky_ext", "benchmarks"]
+    try:
+        return bool(subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip())
+    except (OSError, subprocess.CalledProcessError):
+        return False
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=list(BUDGET), help="one of the two; default: both")
     parser.add_argument("--out", type=Path, help="a folder that gets copies of the results and of the log")
-    parser.add_argument("--budget", type=float, default=BUDGET, help=f"seconds, {BUDGET} unless told")
+    parser.add_argument("--budget", type=float, help=f"seconds for each part; default: {BUDGET}")
     parser.add_argument("--built", action="store_true", help="use the kernels that are built here already")
-    parser.add_argument("--full", action="store_true", help="the benchmarks in full, which takes longer")
+    parser.add_argument("--full", action="store_true", help="the other benchmarks too; needs a larger --budget")
     options = parser.parse_args()
 
+    if is_changed():
+        print("gpu-check: csrc, leaky_ext or benchmarks differ from the commit: commit, or check out, first")
+        return 1
     import torch
 
     if not torch.cuda.is_available():
@@ -195,22 +248,26 @@ def main() -> int:
         return 1
     gpu, capability = torch.cuda.get_device_name(), ".".join(map(str, torch.cuda.get_device_capability()))
     facts = {"gpu": gpu, "capability": capability, "torch": torch.__version__, "python": sys.version.split()[0]}
-    LOG.parent.mkdir(exist_ok=True)
-    LOG.write_text(f"{facts}\n")
-    for path in (BANDWIDTH, PROFILE):  # of an earlier run
-        path.unlink(missing_ok=True)
-    name = re.sub(r"\W+", "-", gpu.lower()).strip("-") + ("" if options.full else "-quick") + ".json"
-    measured = ROOT / "benchmarks/results" / name
-    steps = run_steps(make_steps(measured, options.full, options.built), run_in_group, options.budget, REPORT, facts)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        for path in (LOG, REPORT, PROFILE, measured):
-            if path.exists():
-                shutil.copy(path, options.out)
-    print(f"\n{gpu}, compute capability {capability}, torch {torch.__version__}; details in {LOG.relative_to(ROOT)}")
-    for result in steps:
+    name = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+    measured = ROOT / "benchmarks/results" / f"{name}.json"
+    done: list[Result] = []
+    for number, part in enumerate([options.part] if options.part else BUDGET):
+        stages = check_stages() if part == "checks" else table_stages(measured, options.full)
+        own = [BANDWIDTH, NCU] if part == "checks" else [PROFILES]
+        report = ROOT / f"build/gpu-check-{part}.json"
+        for path in (report, report.with_suffix(".log"), *own):  # of an earlier run
+            path.unlink(missing_ok=True)
+        first = [build_step(options.built or number > 0)]
+        done += run_stages([first, *stages], run_in_group, options.budget or BUDGET[part], report, facts)
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            for path in (report, report.with_suffix(".log"), *own, measured):
+                if path.exists():
+                    shutil.copy(path, options.out)
+    print(f"\n{gpu}, compute capability {capability}, torch {torch.__version__}; details in build/gpu-check-*.log")
+    for result in done:
         print(f"{result.name:26}{result.seconds:7.0f} s  {result.status}  {result.counts}")
-    return 0 if all(result.status.startswith("ok") for result in steps) else 1
+    return 0 if all(result.status.startswith("ok") for result in done) else 1
 
 
 if __name__ == "__main__":
