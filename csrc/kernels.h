@@ -82,14 +82,6 @@ void backward(const BackwardArgs& args, ParallelFor parallel_for);
 // "avx512", "avx2" or "baseline": the best that the machine has, or what LEAKY_EXT_CPU names.
 const char* instruction_set();
 
-// Outputs of at least this many bytes are written around the cache (cpu/stores.h), in passes over two tensors (forward,
-// backward from the mask) and over three (backward from x or y): shares of the last-level cache, or what
-// LEAKY_EXT_STREAM_BYTES says for both. The largest int64_t on machines without such stores.
-struct StreamBytes {
-  int64_t two_tensors = 0, three_tensors = 0;
-};
-StreamBytes stream_bytes();
-
 }  // namespace cpu
 
 namespace cuda {

@@ -5,7 +5,6 @@
 #include "parallel.h"
 #include "partition.h"
 #include "slopes.h"
-#include "stores.h"
 #include "strided.h"
 #include "tuning.h"
 
@@ -21,18 +20,12 @@ class Backward {
         partition_(args.shape),
         loops_(loops(args.dtype)),
         staged_(!args.grad_view.dense() || (args.saved && !args.saved_view.dense()) || !args.output_view.dense() ||
-                args.kind == Saved::OutputAndMask),
-        stream_(args.grad_x && args.output_view.dense() &&
-                goes_around_cache(args.kind == Saved::Mask ? 2 : 3, args.grad_x,
-                                  args.shape.numel() * int64_t(sizeof(Bits)))) {}
+                args.kind == Saved::OutputAndMask) {}
 
   void run(ParallelFor parallel_for) const {
     const int64_t n = args_.shape.numel();
     if (!args_.grad_alpha) {
-      run_elements(parallel_for, n, [&](int64_t begin, int64_t end) {
-        flat(begin, end);
-        if (stream_) finish_stores();
-      });
+      run_elements(parallel_for, n, [&](int64_t begin, int64_t end) { flat(begin, end); });
       return;
     }
     if (n == 0) {
@@ -43,7 +36,6 @@ class Backward {
     std::vector<double> partials(partition_.direct() ? 0 : size_t(partition_.partials()));
     run_tasks(parallel_for, partition_.tasks(), partition_.grain(), [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) rectangle(task, partials.data());
-      if (stream_) finish_stores();
     });
     if (!partition_.direct()) combine(partials.data());
   }
@@ -55,8 +47,7 @@ class Backward {
     const Bits* saved = static_cast<const Bits*>(args_.saved);
     const uint8_t* mask = args_.mask ? args_.mask + begin / 8 : nullptr;
     Bits* grad_x = args_.grad_x ? static_cast<Bits*>(args_.grad_x) + begin : nullptr;
-    const bool stream = stream_ && reinterpret_cast<uintptr_t>(grad_x) % 64 == 0;
-    return {grad + begin, saved ? saved + begin : nullptr, mask, grad_x, n, 0, nullptr, nullptr, stream};
+    return {grad + begin, saved ? saved + begin : nullptr, mask, grad_x, n, 0, nullptr, nullptr};
   }
 
   // Elements begin to begin + n. Returns the sum of their products, or writes these to `products`.
@@ -225,7 +216,6 @@ class Backward {
   const Partition partition_;
   const Loops& loops_;
   const bool staged_;
-  const bool stream_;
 };
 
 }  // namespace

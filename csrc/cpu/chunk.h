@@ -15,7 +15,6 @@ struct ForwardChunk {
   double alpha;        // used where alphas is null
   const void* alphas;  // one slope for each element
   uint8_t* mask;       // may be null; bit 0 of byte 0 belongs to x[0]
-  bool stream;         // non-temporal stores, from a cache line on
 };
 
 struct BackwardChunk {
@@ -27,7 +26,6 @@ struct BackwardChunk {
   double alpha;
   const void* alphas;
   void* products;  // may be null; receives grad * x of the negative elements, 0 for the others
-  bool stream;
 };
 
 using ForwardLoop = void (*)(const ForwardChunk&);

@@ -2,7 +2,6 @@
 #include "chunk.h"
 #include "parallel.h"
 #include "slopes.h"
-#include "stores.h"
 #include "strided.h"
 #include "tuning.h"
 
@@ -16,7 +15,6 @@ class Forward {
       : args_(args),
         slopes_(slopes),
         uniform_(args.formula == Formula::ReLU || slopes.uniform()),
-        stream_(args.y != args.x && goes_around_cache(2, args.y, args.shape.numel() * int64_t(sizeof(Bits)))),
         runs_(!uniform_ && in_runs()),
         loop_(loops(args.dtype).forward[int(args.formula)][uniform_ || runs_ ? kUniform : kPerElement]) {}
 
@@ -28,17 +26,16 @@ class Forward {
       const int64_t step = uniform_ && dense() ? end - begin : kChunk;
       for (int64_t i = begin; i < end; i += step) chunk(i, std::min(step, end - i));
     }
-    if (stream_) finish_stores();
   }
 
  private:
   bool dense() const { return args_.x_view.dense() && args_.y_view.dense(); }
 
-  // Whether each run of elements with one slope is a chunk of its own: long ones whose bits of the mask are whole
-  // bytes, and whose non-temporal stores are whole lines.
+  // Whether each run of elements with one slope is a chunk of its own: it is long, and its bits of the mask are whole
+  // bytes.
   bool in_runs() const {
     const int64_t inner = args_.shape.inner;
-    return dense() && inner >= kRun && (!args_.mask || inner % 8 == 0) && (!stream_ || inner * sizeof(Bits) % 64 == 0);
+    return dense() && inner >= kRun && (!args_.mask || inner % 8 == 0);
   }
 
   void runs(int64_t begin, int64_t end) const {
@@ -55,8 +52,7 @@ class Forward {
   // Elements begin to begin + n as they lie in memory, without slopes.
   ForwardChunk in_place(int64_t begin, int64_t n) const {
     uint8_t* mask = args_.mask ? args_.mask + begin / 8 : nullptr;
-    return {
-        static_cast<const Bits*>(args_.x) + begin, static_cast<Bits*>(args_.y) + begin, n, 0, nullptr, mask, stream_};
+    return {static_cast<const Bits*>(args_.x) + begin, static_cast<Bits*>(args_.y) + begin, n, 0, nullptr, mask};
   }
 
   void chunk(int64_t begin, int64_t n) const {
@@ -80,7 +76,6 @@ class Forward {
   const ForwardArgs& args_;
   const Slopes<S>& slopes_;
   bool uniform_;
-  bool stream_;
   bool runs_;
   ForwardLoop loop_;
 };

@@ -42,8 +42,6 @@ LEAKY_HD Float load(const Half* p) { return _mm256_cvtph_ps(_mm_loadu_si128(rein
 LEAKY_HD __m128i to_halves(Float a) { return _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 LEAKY_HD void store(float* p, Float a) { _mm256_storeu_ps(p, a.v); }
 LEAKY_HD void store(Half* p, Float a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_halves(a)); }
-LEAKY_HD void stream(float* p, Float a) { _mm256_stream_ps(p, a.v); }
-LEAKY_HD void stream(Half* p, Float a) { _mm_stream_si128(reinterpret_cast<__m128i*>(p), to_halves(a)); }
 
 struct FloatPair {
   Float even, odd;
@@ -109,10 +107,6 @@ template <typename T>
 LEAKY_HD void store(T* p, Halves<T> a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v);
 }
-template <typename T>
-LEAKY_HD void stream(T* p, Halves<T> a) {
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), a.v);
-}
 
 LEAKY_HD FloatPair to_floats(Halves<BFloat16> x) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(x.v, 16)),
@@ -169,7 +163,6 @@ LEAKY_HD DoubleMask mask_from_bits(Double, uint64_t b) {
 LEAKY_HD DoubleMask sign_or_nan(Double a) { return {_mm256_or_pd(a.v, _mm256_cmp_pd(a.v, a.v, _CMP_UNORD_Q))}; }
 LEAKY_HD Double load(const double* p) { return _mm256_loadu_pd(p); }
 LEAKY_HD void store(double* p, Double a) { _mm256_storeu_pd(p, a.v); }
-LEAKY_HD void stream(double* p, Double a) { _mm256_stream_pd(p, a.v); }
 
 LEAKY_HD double sum_of_lanes(Double a) {
   const __m128d half = _mm_add_pd(_mm256_castpd256_pd128(a.v), _mm256_extractf128_pd(a.v, 1));

@@ -40,8 +40,6 @@ LEAKY_HD Float load(const Half* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(r
 LEAKY_HD __m256i to_halves(Float a) { return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 LEAKY_HD void store(float* p, Float a) { _mm512_storeu_ps(p, a.v); }
 LEAKY_HD void store(Half* p, Float a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_halves(a)); }
-LEAKY_HD void stream(float* p, Float a) { _mm512_stream_ps(p, a.v); }
-LEAKY_HD void stream(Half* p, Float a) { _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_halves(a)); }
 
 struct FloatPair {
   Float even, odd;
@@ -101,10 +99,6 @@ template <typename T>
 LEAKY_HD void store(T* p, Halves<T> a) {
   _mm512_storeu_si512(p, a.v);
 }
-template <typename T>
-LEAKY_HD void stream(T* p, Halves<T> a) {
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), a.v);
-}
 
 LEAKY_HD FloatPair to_floats(Halves<BFloat16> x) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(x.v, 16)),
@@ -161,7 +155,6 @@ LEAKY_HD DoubleMask sign_or_nan(Double a) {
 }
 LEAKY_HD Double load(const double* p) { return _mm512_loadu_pd(p); }
 LEAKY_HD void store(double* p, Double a) { _mm512_storeu_pd(p, a.v); }
-LEAKY_HD void stream(double* p, Double a) { _mm512_stream_pd(p, a.v); }
 
 LEAKY_HD double sum_of_lanes(Double a) { return _mm512_reduce_add_pd(a.v); }
 LEAKY_HD Double widen(Double a) { return a; }

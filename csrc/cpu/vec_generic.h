@@ -3,7 +3,7 @@
 // Each vec_*.h gives the loops the same vocabulary: Float and Double, comparison masks, and
 //   bits, mask_from_bits   a mask as an integer, lane 0 in bit 0, and back
 //   sign_or_nan            where the sign bit is set or the lane is a NaN
-//   load, store, stream    of any element type; stream goes around the cache where the machine can, and is aligned
+//   load, store            of any element type
 //   read_some, write_some  the first n elements of an array, the others 0
 //   widen                  a Float as one Double, halves added; sum_of_lanes; add_to(sums, a): sums[i] += a[i]
 //
@@ -185,19 +185,6 @@ LEAKY_HD FloatPairMask mask_of_floats(HalvesMask m) {
   const Ints pairs = bit_cast<Ints>(m.m);
   return {{bit_cast<Ints>(bit_cast<Words>(pairs) << 16) >> 16}, {pairs >> 16}};
 }
-
-template <typename T, typename V>
-LEAKY_HD void stream(T* p, V a) {
-  store(p, a);
-}
-#if defined(__SSE2__)
-LEAKY_HD void stream(float* p, Float a) { _mm_stream_ps(p, bit_cast<__m128>(a.v)); }
-LEAKY_HD void stream(double* p, Double a) { _mm_stream_pd(p, bit_cast<__m128d>(a.v)); }
-template <typename T>
-LEAKY_HD void stream(T* p, Halves<T> a) {
-  _mm_stream_si128(reinterpret_cast<__m128i*>(p), bit_cast<__m128i>(a.v));
-}
-#endif
 
 LEAKY_HD double sum_of_lanes(Double a) { return a.v[0] + a.v[1]; }
 LEAKY_HD Double widen(Double a) { return a; }
