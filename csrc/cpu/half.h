@@ -8,15 +8,11 @@
 
 namespace leaky_ext::cpu {
 
-constexpr uint16_t kSign = 0x8000;
-
 struct Half {
-  static constexpr uint16_t kInfinity = 0x7c00;
   uint16_t bits;
 };
 
 struct BFloat16 {
-  static constexpr uint16_t kInfinity = 0x7f80;
   uint16_t bits;
 };
 

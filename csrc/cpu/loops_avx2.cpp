@@ -7,14 +7,17 @@
 #pragma GCC target("avx2,fma,f16c,bmi2")
 #endif
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
 #include "chunk.h"
-#include "vec_avx2.h"
+#include "half.h"
 
 namespace leaky_ext::cpu::avx2 {
+#define LEAKY_VECTOR_BYTES 32
 #include "loops.inc"
 }  // namespace leaky_ext::cpu::avx2
 

@@ -13,14 +13,17 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
 #include "chunk.h"
-#include "vec_avx512.h"
+#include "half.h"
 
 namespace leaky_ext::cpu::avx512 {
+#define LEAKY_VECTOR_BYTES 64
 #include "loops.inc"
 }  // namespace leaky_ext::cpu::avx512
 

@@ -4,8 +4,9 @@
 #include <type_traits>
 
 #include "chunk.h"
-#include "vec_generic.h"
+#include "half.h"
 
 namespace leaky_ext::cpu::baseline {
+#define LEAKY_VECTOR_BYTES 16
 #include "loops.inc"
 }  // namespace leaky_ext::cpu::baseline
