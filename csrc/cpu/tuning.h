@@ -32,9 +32,9 @@ constexpr int64_t kSumPart = 8192;
 // Partial sums of d(alpha) held at once, as doubles: 512 KiB, by the contract's bound on memory, not for speed.
 constexpr int64_t kMaxPartials = 65536;
 
-// A run of at least this many elements with one slope is worth a loop of its own; shorter ones share one. 256K
-// elements, 64 channels, 1 thread, own loops and shared: forward, runs of 25: 90 and 36 us, of 64: 49 and 45, of 144:
-// 37 and 55; backward, runs of 25: 155 and 117 us, of 64: 82 and 89, of 144: 62 and 101.
+// In a backward that sums d(alpha), a run of at least this many elements with one slope is worth a loop of its own;
+// shorter ones share one. 256K elements, 64 channels, 1 thread, own loops and shared: runs of 25: 155 and 117 us, of 64:
+// 82 and 89, of 144: 62 and 101.
 constexpr int64_t kRun = 64;
 
 }  // namespace leaky_ext::cpu
