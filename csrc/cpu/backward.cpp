@@ -66,12 +66,8 @@ class Backward {
       chunk.saved = saved_buffer;
     }
     const bool moved = !args_.output_view.dense();
-    if (args_.mask && (moved || args_.kind == Saved::OutputAndMask)) {
-      if (moved) {
-        gather_bits(args_.mask, args_.output_view, begin, n, mask_buffer);
-      } else {
-        align_mask(begin, n, mask_buffer);
-      }
+    if (args_.mask && (moved || begin % 8 != 0)) {
+      gather_bits(args_.mask, moved ? args_.output_view : in_order_, begin, n, mask_buffer);
       chunk.mask = mask_buffer;
     }
     if (moved && args_.grad_x) chunk.grad_x = grad_x_buffer;
@@ -85,17 +81,6 @@ class Backward {
     return sum;
   }
 
-  // The mask's bits from `begin` on, shifted so that the first is bit 0.
-  void align_mask(int64_t begin, int64_t n, uint8_t* to) const {
-    const uint8_t* from = args_.mask + begin / 8;
-    const int shift = int(begin % 8);
-    const int64_t bytes = (n + shift + 7) / 8;
-    for (int64_t i = 0; i < bytes; ++i) {
-      const unsigned high = i + 1 < bytes ? from[i + 1] : 0;
-      to[i] = uint8_t((from[i] | high << 8) >> shift);
-    }
-  }
-
   // Elements with the one slope alpha; returns the sum of their products.
   double stretch(int64_t begin, int64_t n, double alpha) const {
     if (!staged_) {  // not by way of chunk(), whose buffers cost more than 64 elements: runs of 64 took 90 us, now 76
@@ -106,17 +91,6 @@ class Backward {
     double sum = 0;
     for (int64_t i = 0; i < n; i += kChunk) sum += chunk(begin + i, std::min(kChunk, n - i), &alpha, nullptr);
     return sum;
-  }
-
-  // Elements begin to end, in chunks of `step`; `take` gets each chunk's place, length and products.
-  template <typename Take>
-  void chunks(int64_t begin, int64_t end, int64_t step, Take take) const {
-    alignas(64) S products[kChunk];
-    for (int64_t i = begin; i < end; i += step) {
-      const int64_t n = std::min(step, end - i);
-      chunk(i, n, nullptr, products);
-      take(i, n, products);
-    }
   }
 
   // No d(alpha): any order is right.
@@ -145,19 +119,28 @@ class Backward {
           sums[s - first] += stretch(r * row + begin, p.begin_of(s + 1) - begin, slopes_.of_channel(p.channel_of(s)));
         }
       }
-    } else if (row <= kChunk) {
-      short_rows(top * row, bottom * row, sums.data());
     } else {
-      const int64_t step = kChunk / p.slot * p.slot;
-      for (int64_t r = top; r < bottom; ++r) {
-        chunks(r * row + first * p.slot, r * row + last * p.slot, step, [&](int64_t at, int64_t n, const S* products) {
-          double* to = sums.data() + (at - r * row) / p.slot - first;
-          if (p.slot == 1) {
-            loops_.accumulate(products, n, to);
-          } else {
-            for (int64_t i = 0; i < n; i += p.slot) *to++ += loops_.sum(products + i, p.slot);
-          }
-        });
+      // Products are added by column, over all rows of the task: whole rows if they are short, many to a chunk.
+      const bool short_rows = row <= kChunk;
+      const int64_t width = short_rows ? std::min(kChunk / row * row, (bottom - top) * row) : (last - first) * p.slot;
+      std::vector<double> columns(size_t(width), 0.0);
+      const auto add = [&](int64_t begin, int64_t end) {
+        alignas(64) S products[kChunk];
+        for (int64_t i = begin, n; i < end; i += n) {
+          n = std::min({width, kChunk, end - i});
+          chunk(i, n, nullptr, products);
+          loops_.accumulate(products, n, columns.data() + (short_rows ? 0 : i - begin));
+        }
+      };
+      if (short_rows) {
+        add(top * row, bottom * row);
+      } else {
+        for (int64_t r = top; r < bottom; ++r) add(r * row + first * p.slot, r * row + last * p.slot);
+      }
+      for (auto column = columns.begin(); column != columns.end();) {
+        for (double& sum : sums) {
+          for (int64_t i = 0; i < p.slot; ++i) sum += *column++;
+        }
       }
     }
 
@@ -165,20 +148,6 @@ class Backward {
       write(first, sums.data(), last - first);
     } else {
       std::copy(sums.begin(), sums.end(), partials + block * p.slots + first);
-    }
-  }
-
-  // Whole rows, many to a chunk: products are added column by column, and the columns of a slope at the end.
-  void short_rows(int64_t begin, int64_t end, double* sums) const {
-    const int64_t row = slopes_.row();
-    const int64_t step = std::min(kChunk / row * row, end - begin);
-    std::vector<double> columns(size_t(step), 0.0);
-    chunks(begin, end, step,
-           [&](int64_t, int64_t n, const S* products) { loops_.accumulate(products, n, columns.data()); });
-    for (auto column = columns.begin(); column != columns.end();) {
-      for (int64_t s = 0; s < partition_.slots; ++s) {
-        for (int64_t i = 0; i < partition_.slot; ++i) sums[s] += *column++;
-      }
     }
   }
 
@@ -215,6 +184,7 @@ class Backward {
   const Slopes<S> slopes_;
   const Partition partition_;
   const Loops& loops_;
+  const StridedView in_order_{1, {args_.shape.numel()}, {1}};
   const bool staged_;
 };
 

@@ -34,9 +34,8 @@ using BackwardLoop = double (*)(const BackwardChunk&);  // returns the sum of th
 enum : int { kUniform = 0, kPerElement = 1 };  // the second index of the tables below
 
 struct Loops {
-  ForwardLoop forward[3][2];    // by Formula
-  BackwardLoop backward[4][2];  // by Saved
-  double (*sum)(const void* products, int64_t n);
+  ForwardLoop forward[3][2];                                          // by Formula
+  BackwardLoop backward[4][2];                                        // by Saved
   void (*accumulate)(const void* products, int64_t n, double* sums);  // sums[i] += products[i]
 };
 
