@@ -64,14 +64,14 @@ void add(Tensor& sum, const Tensor& term) { sum = sum.defined() ? at::add(sum, t
 
 // The operator's number of what was saved. A graph that holds the number tells its compiler of which formula x was.
 int64_t kind_number(const Unpacked& from, Need need) {
-  if (from.kind != Saved::Input) return int64_t(from.kind);
-  if (from.formula == Formula::ReLU && !need[1]) return kInputOfReLU;
-  return from.formula == Formula::LeakyReLUSigned ? kInputOfLeakyReLU : int64_t(Saved::Input);
+  if (from.kind != int64_t(Saved::Input)) return from.kind;
+  if (from.formula == int64_t(Formula::ReLU) && !need[1]) return kInputOfReLU;
+  return from.formula == int64_t(Formula::LeakyReLUSigned) ? kInputOfLeakyReLU : int64_t(Saved::Input);
 }
 
 struct ForwardNode : SavingNode<ForwardNode> {
   std::string name() const override {
-    return formula == Formula::ReLU ? "StraightThroughReluBackward0" : "LearnableLeakyReluBackward0";
+    return formula == int64_t(Formula::ReLU) ? "StraightThroughReluBackward0" : "LearnableLeakyReluBackward0";
   }
 
   static variable_list gradients(const variable_list& grads, const Unpacked& from) {
@@ -82,10 +82,11 @@ struct ForwardNode : SavingNode<ForwardNode> {
     const auto symbolic = c10::fromIntArrayRefSlow(from.stride);
     const auto stride = from.stride.empty() ? at::OptionalSymIntArrayRef() : at::OptionalSymIntArrayRef(symbolic);
     Pair both;
-    if (from.kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
-      Tensor x = formulas::rebuild_input(grad, from.saved, from.mask, from.slope(), from.kind, stride);
+    const Saved kind = saved_of(from.kind);
+    if (kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
+      Tensor x = formulas::rebuild_input(grad, from.saved, from.mask, from.slope(), kind, stride);
       // grad_x joins a graph even where grad is a constant; its derivative by x is 0.
-      if (from.kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
+      if (kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
       both = backward_from_input(grad, x, from.slope(), need);
     } else {
       both = operators::Backward::call(grad, from.saved, from.mask, from.alpha, from.value, from.channel_dim,
@@ -103,7 +104,7 @@ struct BackwardNode : SavingNode<BackwardNode> {
 
   static variable_list gradients(const variable_list& grads, const Unpacked& from) {
     variable_list result(from.needed.size());
-    const Tensor &u = grads[0], &v = grads[1], &grad = from.grad, &x = *from.saved;
+    const Tensor &u = grads[0], &v = grads[1], &grad = *from.grad, &x = *from.saved;
     const SlopeArg slope = from.slope();
     if (from.needs(0) && u.defined()) add(result[0], times_slope_where_negative(u, x, slope));
     if (from.needs(0) && v.defined()) add(result[0], formulas::slope_term(x, slope, x, v));
@@ -171,8 +172,8 @@ Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slop
   if (needs_graph) {  // edges before x changes: afterwards a view that was written to has another grad_fn
     node = make_node<ForwardNode>();
     node->set_next_edges(slope.alpha ? collect_next_edges(x, *slope.alpha) : collect_next_edges(x));
-    node->formula = formula;
-    node->kind = *kind;
+    node->formula = int64_t(formula);
+    node->kind = int64_t(*kind);
     node->save_slope(slope);
     if (kind == Saved::Input) node->saved = SavedVariable(x, false);
   }
