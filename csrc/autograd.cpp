@@ -149,9 +149,10 @@ std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formul
   return signs == SlopeSigns::Positive ? Saved::Output : Saved::OutputAndMask;
 }
 
-// forward and forward_mask, in place or not; the mask is undefined unless it is wanted or kept.
-Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, int64_t number, bool want_mask,
-                 bool in_place) {
+}  // namespace
+
+Pair forward(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, int64_t number, bool want_mask,
+             bool in_place) {
   Formula formula = formula_of(number);
   const bool observed = is_observed(x);
   const std::optional<Saved> kind = choose_saved(x, slope, formula, in_place, observed);
@@ -159,7 +160,7 @@ Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slop
   if (in_place) {
     torch::autograd::check_inplace(x, needs_graph);
     if ((needs_graph && kind == Saved::Input) || isFwGradDefined(x) || isFwGradDefined(slope.alpha)) {
-      const auto [y, mask] = forward_any(keys, x.clone(), slope, number, want_mask, false);
+      const auto [y, mask] = forward(keys, x.clone(), slope, number, want_mask, false);
       return {x.copy_(y), mask};
     }
     // y alone will tell the sign of x
@@ -214,28 +215,6 @@ Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slop
   }
   if (tangent.defined()) y._set_fw_grad(tangent, 0, false);
   return {std::move(y), std::move(mask)};
-}
-
-}  // namespace
-
-Tensor forward(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
-               int64_t channel_dim, int64_t formula) {
-  return std::get<0>(forward_any(keys, x, {alpha, value, channel_dim}, formula, false, false));
-}
-
-Pair forward_mask(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
-                  int64_t channel_dim, int64_t formula) {
-  return forward_any(keys, x, {alpha, value, channel_dim}, formula, true, false);
-}
-
-Tensor forward_(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
-                int64_t channel_dim, int64_t formula) {
-  return std::get<0>(forward_any(keys, x, {alpha, value, channel_dim}, formula, false, true));
-}
-
-Tensor forward_mask_(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
-                     int64_t channel_dim, int64_t formula) {
-  return std::get<1>(forward_any(keys, x, {alpha, value, channel_dim}, formula, true, true));
 }
 
 Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,

@@ -144,7 +144,7 @@ Pair backward(BackwardArgs args, const Tensor& grad, const OptionalTensor& saved
 
 }  // namespace
 
-Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place) {
+Pair forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place) {
   ForwardArgs args;
   args.dtype = dtype_of(x, "x");
   args.formula = formula_of(formula);
@@ -167,26 +167,26 @@ Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool wa
   const Pieces pieces = slope.alpha && has_slopes ? Pieces(*slope.alpha, sizes, order) : Pieces();
   if (pieces.many() || (want_mask && !order.output.dense())) {
     // First y = x, and the mask, whose bits are counted in memory order; then y in place.
-    Outputs outputs = forward(x, {none, 1, slope.channel_dim}, int64_t(Formula::LeakyReLU), want_mask, in_place);
+    Pair outputs = forward(x, {none, 1, slope.channel_dim}, int64_t(Formula::LeakyReLU), want_mask, in_place);
     for (int64_t begin = 0; begin < pieces.size; begin += pieces.step) {
       const OptionalTensor alpha = pieces.of(*slope.alpha, begin);
-      forward(pieces.of(outputs.y, begin), {alpha, slope.value, slope.channel_dim}, formula, false, true);
+      forward(pieces.of(std::get<0>(outputs), begin), {alpha, slope.value, slope.channel_dim}, formula, false, true);
     }
     return outputs;
   }
   const KernelSlope kernel_slope(x, {has_slopes ? slope.alpha : none, slope.value, slope.channel_dim}, sizes, order);
   args.shape = kernel_slope.shape;
   args.alpha = kernel_slope.alpha;
-  Outputs outputs;
+  Tensor mask;
   if (want_mask) {  // before y, so that it does not split the memory that the next large tensor fits into
-    outputs.mask = small_tensor({mask_bytes(x.numel())}, x.options().dtype(at::kByte));
-    args.mask = outputs.mask.mutable_data_ptr<uint8_t>();
+    mask = small_tensor({mask_bytes(x.numel())}, x.options().dtype(at::kByte));
+    args.mask = mask.mutable_data_ptr<uint8_t>();
   }
-  outputs.y = in_place ? x : new_tensor(x, x.sizes(), order.strides);
-  args.y = outputs.y.mutable_data_ptr();
+  const Tensor y = in_place ? x : new_tensor(x, x.sizes(), order.strides);
+  args.y = y.mutable_data_ptr();
   args.x = in_place ? args.y : operand->tensor.const_data_ptr();
   run(x, args);
-  return outputs;
+  return {y, mask};
 }
 
 Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
