@@ -17,7 +17,6 @@ Dims slope_sizes(at::IntArrayRef x, const at::Tensor& alpha, int64_t channel_dim
 void check_no_overlap(const at::Tensor& x);
 
 void check_device(const at::Tensor& x, const at::Tensor& other, const char* name);
-void check_slope(const at::Tensor& x, const at::Tensor& alpha);
 
 // The bytes of a mask of `numel` bits.
 int64_t mask_bytes(int64_t numel);
@@ -44,8 +43,8 @@ Formula formula_of(int64_t number);
 constexpr int64_t kInputOfReLU = 4, kInputOfLeakyReLU = 5;
 Saved saved_of(int64_t number);
 
-// All that an operator checks of x and the slope.
-void check_arguments(const at::Tensor& x, const SlopeArg& slope);
+// Checks x and the slope, and returns slope_sizes: none if there is no tensor.
+Dims check_arguments(const at::Tensor& x, const SlopeArg& slope);
 
 // Whether y tells x. Positive: all slopes are, so y's sign is x's. Zero: one slope is 0, so x is lost. CPU tensors
 // only.

@@ -44,13 +44,6 @@ struct Operand {
   }
 };
 
-// The sizes of the slope, as Order and SlopeLayout take them; checks the slope.
-Dims checked_sizes(const Tensor& x, const SlopeArg& slope) {
-  if (!slope.alpha) return {};
-  check_slope(x, *slope.alpha);
-  return slope_sizes(x.sizes(), *slope.alpha, slope.channel_dim);
-}
-
 // The slope as the kernels take it. Owns what the pointers point to.
 struct KernelSlope {
   Shape shape;
@@ -149,7 +142,7 @@ Pair forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_
   args.dtype = dtype_of(x, "x");
   args.formula = formula_of(formula);
   const OptionalTensor none;
-  const Dims sizes = checked_sizes(x, slope);
+  const Dims sizes = check_arguments(x, slope);
   const bool has_slopes = args.formula != Formula::ReLU;
   const Order order(x.sizes(), x.strides(), has_slopes ? IntArrayRef(sizes) : IntArrayRef());
   std::optional<Operand> operand;
@@ -202,7 +195,7 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   const auto contiguous = saved || stride ? std::vector<int64_t>() : at::detail::defaultStrides(grad.sizes());
   args.dtype = dtype_of(grad, "grad");
   if (mask) args.mask = mask->const_data_ptr<uint8_t>();
-  Dims sizes = checked_sizes(like, slope);
+  Dims sizes = check_arguments(like, slope);
   if (need[1]) check_device(like, *slope.alpha, "alpha, which needs a gradient,");
   const Order order(like.sizes(), saved ? saved->strides() : stride ? *stride : IntArrayRef(contiguous), sizes);
   const Pieces pieces = slope.alpha ? Pieces(*slope.alpha, sizes, order) : Pieces();
