@@ -28,29 +28,16 @@ template <typename T>
 using Wide = decltype(widen(T()));
 
 // Rounds to T, once.
-template <typename T>
-__device__ __forceinline__ T narrow(double v) {
-  return T(v);
-}
-template <>
-__device__ __forceinline__ Half narrow<Half>(double v) {
-  return __double2half(v);
-}
-template <>
-__device__ __forceinline__ BFloat16 narrow<BFloat16>(double v) {
-  return __double2bfloat16(v);
-}
-template <typename T>
-__device__ __forceinline__ T narrow(float v) {
-  return T(v);
-}
-template <>
-__device__ __forceinline__ Half narrow<Half>(float v) {
-  return __float2half_rn(v);
-}
-template <>
-__device__ __forceinline__ BFloat16 narrow<BFloat16>(float v) {
-  return __float2bfloat16_rn(v);
+template <typename T, typename V>
+__device__ __forceinline__ T narrow(V v) {
+  constexpr bool kDouble = std::is_same_v<V, double>;
+  if constexpr (std::is_same_v<T, Half>) {
+    return kDouble ? __double2half(v) : __float2half_rn(v);
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    return kDouble ? __double2bfloat16(v) : __float2bfloat16_rn(v);
+  } else {
+    return T(v);
+  }
 }
 
 // 16 bytes of elements, and their values in the arithmetic type.
@@ -62,30 +49,22 @@ struct alignas(sizeof(T) * kWidth) Pack {
   T v[kWidth];
 };
 
-// Rounds a pack. Two elements of 16 bits take one instruction.
+// Rounds two elements in one instruction.
+__device__ __forceinline__ __half2 narrow_two(Half, float a, float b) { return __floats2half2_rn(a, b); }
+__device__ __forceinline__ __nv_bfloat162 narrow_two(BFloat16, float a, float b) { return __floats2bfloat162_rn(a, b); }
+
 template <typename T, int kWidth>
 __device__ __forceinline__ Pack<T, kWidth> narrow_pack(const Wide<T> (&values)[kWidth]) {
   Pack<T, kWidth> pack;
+  if constexpr (sizeof(T) == 2) {
+    alignas(16) decltype(narrow_two(T(), 0, 0)) pairs[kWidth / 2];
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) pack.v[j] = narrow<T>(values[j]);
-  return pack;
-}
-template <>
-__device__ __forceinline__ Pack<Half, 8> narrow_pack<Half, 8>(const float (&values)[8]) {
-  alignas(16) __half2 pairs[4];
+    for (int j = 0; j < kWidth / 2; ++j) pairs[j] = narrow_two(T(), values[2 * j], values[2 * j + 1]);
+    memcpy(&pack, pairs, sizeof pack);
+  } else {
 #pragma unroll
-  for (int j = 0; j < 4; ++j) pairs[j] = __floats2half2_rn(values[2 * j], values[2 * j + 1]);
-  Pack<Half, 8> pack;
-  memcpy(&pack, pairs, sizeof pack);
-  return pack;
-}
-template <>
-__device__ __forceinline__ Pack<BFloat16, 8> narrow_pack<BFloat16, 8>(const float (&values)[8]) {
-  alignas(16) __nv_bfloat162 pairs[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) pairs[j] = __floats2bfloat162_rn(values[2 * j], values[2 * j + 1]);
-  Pack<BFloat16, 8> pack;
-  memcpy(&pack, pairs, sizeof pack);
+    for (int j = 0; j < kWidth; ++j) pack.v[j] = narrow<T>(values[j]);
+  }
   return pack;
 }
 
