@@ -35,7 +35,7 @@ class Backward {
     }
     std::vector<double> partials(partition_.direct() ? 0 : size_t(partition_.partials()));
     run_tasks(parallel_for, partition_.tasks(), partition_.grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) rectangle(task, partials.data());
+      for (int64_t task = begin; task < end; ++task) run_task(task, partials.data());
     });
     if (!partition_.direct()) combine(partials.data());
   }
@@ -82,7 +82,7 @@ class Backward {
   }
 
   // Elements with the one slope alpha; returns the sum of their products.
-  double stretch(int64_t begin, int64_t n, double alpha) const {
+  double one_slope(int64_t begin, int64_t n, double alpha) const {
     if (!staged_) {  // not by way of chunk(), whose buffers cost more than 64 elements: runs of 64 took 90 us, now 76
       BackwardChunk whole = in_place(begin, n);
       whole.alpha = alpha;
@@ -96,19 +96,19 @@ class Backward {
   // No d(alpha): any order is right.
   void flat(int64_t begin, int64_t end) const {
     if (slopes_.uniform()) {
-      stretch(begin, end - begin, slopes_.of_channel(0));
+      one_slope(begin, end - begin, slopes_.of_channel(0));
       return;
     }
     for (int64_t i = begin; i < end; i += kChunk) chunk(i, std::min(kChunk, end - i), nullptr, nullptr);
   }
 
-  void rectangle(int64_t task, double* partials) const {
+  void run_task(int64_t task, double* partials) const {
     const Partition& p = partition_;
     const int64_t row = slopes_.row();
-    const int64_t block = task / p.slot_blocks;
-    const int64_t first = task % p.slot_blocks * p.slots_per_task;
+    const int64_t down = task / p.tasks_across;
+    const int64_t first = task % p.tasks_across * p.slots_per_task;
     const int64_t last = std::min(first + p.slots_per_task, p.slots);
-    const int64_t top = block * p.rows_per_task;
+    const int64_t top = down * p.rows_per_task;
     const int64_t bottom = std::min(top + p.rows_per_task, p.shape.outer);
     std::vector<double> sums(size_t(last - first), 0.0);
 
@@ -116,7 +116,7 @@ class Backward {
       for (int64_t r = top; r < bottom; ++r) {
         for (int64_t s = first; s < last; ++s) {
           const int64_t begin = p.begin_of(s);
-          sums[s - first] += stretch(r * row + begin, p.begin_of(s + 1) - begin, slopes_.of_channel(p.channel_of(s)));
+          sums[s - first] += one_slope(r * row + begin, p.begin_of(s + 1) - begin, slopes_.of_channel(p.channel_of(s)));
         }
       }
     } else {
@@ -147,14 +147,14 @@ class Backward {
     if (p.direct()) {
       write(first, sums.data(), last - first);
     } else {
-      std::copy(sums.begin(), sums.end(), partials + block * p.slots + first);
+      std::copy(sums.begin(), sums.end(), partials + down * p.slots + first);
     }
   }
 
-  // Adds the row blocks, then a channel's slots, each pair by pair: the error grows with the logarithm of their number.
+  // Adds the partial sums down the tasks, then those of a channel's slots, each pair by pair: the error grows with the logarithm of their number.
   void combine(double* partials) const {
     const Partition& p = partition_;
-    add_pairwise(partials, p.row_blocks, p.slots, p.slots);
+    add_pairwise(partials, p.tasks_down, p.slots, p.slots);
     for (int64_t c = 0; c < p.shape.channels; ++c) {
       double* channel = partials + c * p.slots_per_channel;
       add_pairwise(channel, p.slots_per_channel, 1, 1);

@@ -1,4 +1,4 @@
-// One contiguous stretch of elements, and the loops that work on it: what each instruction set provides.
+// The loops, and the contiguous elements that they work on: what each instruction set provides.
 #pragma once
 
 #include <cstdint>
