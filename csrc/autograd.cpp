@@ -34,7 +34,7 @@ bool under_functorch() {
   return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
-// Whether a transform, a tracer, a compiler or a tensor subclass looks at the call. Then x is what is saved: a packed
+// Returns whether a transform, a tracer, a compiler or a tensor subclass looks at the call. Then x is saved: a packed
 // mask cannot be batched or sharded, and a compiler wants to choose what it saves.
 bool is_observed(const Tensor& x) {
   constexpr c10::DispatchKeySet wrappers{c10::DispatchKey::Python, c10::DispatchKey::FuncTorchBatched,
@@ -48,7 +48,7 @@ bool is_observed(const Tensor& x) {
 
 bool has_kernels(const Tensor& x) { return (x.is_cpu() || x.is_cuda()) && x.layout() == at::kStrided; }
 
-// backward of x itself, in x's dtype: an x that was rebuilt may be wider than grad.
+// Computes backward from x, in x's dtype: an x that was rebuilt may be wider than grad.
 Pair backward_from_input(const Tensor& grad, const Tensor& x, const SlopeArg& slope, Need need) {
   auto [grad_x, grad_alpha] =
       operators::Backward::call(grad.to(x.scalar_type()), x, std::nullopt, slope.alpha, slope.value, slope.channel_dim,
@@ -62,7 +62,7 @@ Tensor times_slope_where_negative(const Tensor& t, const Tensor& x, const SlopeA
 
 void add(Tensor& sum, const Tensor& term) { sum = sum.defined() ? at::add(sum, term) : term; }
 
-// The operator's number of what was saved. A graph that holds the number tells its compiler of which formula x was.
+// Returns the operator's number of what was saved. Numbers 4 and 5 tell a compiler which formula x was the input of.
 int64_t kind_number(const Unpacked& from, Need need) {
   if (from.kind != int64_t(Saved::Input)) return from.kind;
   if (from.formula == int64_t(Formula::ReLU) && !need[1]) return kInputOfReLU;
@@ -114,7 +114,7 @@ struct BackwardNode : SavingNode<BackwardNode> {
   }
 };
 
-// Both formulas have the tangent of leaky ReLU. Undefined where nothing has a tangent.
+// Returns the tangent, which is that of leaky ReLU for both formulas; undefined if no argument has a tangent.
 Tensor forward_tangent(const Tensor& x, const SlopeArg& slope) {
   const Tensor& x_t = x._fw_grad(0);
   const Tensor alpha_t = slope.alpha ? slope.alpha->_fw_grad(0) : Tensor();
@@ -128,7 +128,7 @@ Tensor forward_tangent(const Tensor& x, const SlopeArg& slope) {
   return result;
 }
 
-// What is saved for backward, decided here alone. `in_place` and save="output" (LeakyReLUSigned) keep y.
+// Chooses what is saved for backward: the only place that does. `in_place` and save="output" (LeakyReLUSigned) save y.
 std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formula formula, bool in_place,
                                   bool observed) {
   const bool learned = any_requires_grad(slope.alpha);

@@ -32,7 +32,8 @@ Tensor new_tensor(const Tensor& like, IntArrayRef sizes, IntArrayRef strides) {
   return at::detail::empty_strided_cpu(sizes, strides, like.scalar_type());
 }
 
-// A tensor that the kernels read element by element, copied first if it is too scattered for a StridedView.
+// A tensor that the kernels read by its strides. It is copied first if it has more dimensions that do not merge than a
+// StridedView holds.
 struct Operand {
   Tensor tensor;
   StridedView view;
@@ -44,7 +45,7 @@ struct Operand {
   }
 };
 
-// The slope as the kernels take it. Owns what the pointers point to.
+// The slope in the form that kernels receive. Owns the memory that it points to.
 struct KernelSlope {
   Shape shape;
   Alpha alpha;
@@ -103,7 +104,7 @@ void run(const Tensor& x, const BackwardArgs& args) {
 #endif
 }
 
-// The gradients of tensors whose sizes are the order's. `grad_x` is where it goes, or undefined: then it is allocated.
+// Computes the gradients of tensors with the order's sizes. Writes grad_x to `grad_x`, or allocates it if that is undefined.
 Pair backward(BackwardArgs args, const Tensor& grad, const OptionalTensor& saved, const SlopeArg& slope,
               IntArrayRef sizes, const Order& order, Need need, Tensor grad_x) {
   const Tensor& like = saved ? *saved : grad;
@@ -150,7 +151,8 @@ Pair forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_
     check_no_overlap(x);
     if (slope.alpha) at::assert_no_overlap(x, *slope.alpha);
     TORCH_CHECK(order.view_of(x.strides(), &args.y_view), "leaky_ext: x of shape ", x.sizes(), " and strides ",
-                x.strides(), " is too scattered to be changed in place; use the out-of-place function");
+                x.strides(), " has more than ", StridedView::kMaxDims,
+                " dimensions that do not merge, so it cannot be changed in place: use the out-of-place function");
     args.x_view = args.y_view;
   } else {
     operand.emplace(x, order);
@@ -190,7 +192,7 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   need[1] = need[1] && slope.alpha;
   TORCH_CHECK_VALUE(!need[1] || args.kind != Saved::Mask,
                     "leaky_ext: the gradient of alpha cannot be computed from the mask");
-  // y where the mask alone was saved: as large as grad, with the strides given.
+  // If the mask alone was saved: y, which has grad's sizes and the strides given.
   const Tensor& like = saved ? *saved : grad;
   const auto contiguous = saved || stride ? std::vector<int64_t>() : at::detail::defaultStrides(grad.sizes());
   args.dtype = dtype_of(grad, "grad");

@@ -1,4 +1,4 @@
-// The slopes in the type that the arithmetic is done in, one or one for each element of a chunk.
+// Slopes in the compute dtype: one for all elements, or one for each element of a chunk.
 #pragma once
 
 #include <algorithm>
@@ -51,7 +51,7 @@ class Slopes {
     return with_type(alpha_.dtype, [&](auto* type) { return to_double(as(type)[channel]); });
   }
 
-  // The slopes of elements begin to begin + n, n <= kChunk; `buffer` may be used to hold them.
+  // Returns the slopes of elements begin to begin + n, n <= kChunk; `buffer` may be used to hold them.
   const S* of_elements(int64_t begin, int64_t n, S* buffer) const {
     if (!table_.empty()) return table_.data() + begin % row();
     fill(begin, n, buffer);

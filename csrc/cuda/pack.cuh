@@ -74,8 +74,8 @@ struct alignas(16) Words {
   uint32_t words[4];
 };
 
-// The operands below: `places` tells where packs lie, given the numbers of their first elements. `count` is how many
-// elements of a pack there are: less than kWidth at the end of a tensor, and 0 past it. What is not there is read as 0.
+// The operands below: `places` returns where packs lie, given the numbers of their first elements. `count` is how many
+// elements of a pack exist: less than kWidth at the end of a tensor, and 0 past it. The others are read as 0.
 
 // Packs of 16 bytes.
 template <typename T_, typename Index_, typename View>
@@ -181,7 +181,7 @@ struct Strided {
   }
 };
 
-// How many elements of the pack at i there are.
+// Returns how many elements of the pack at i exist.
 template <typename Operand>
 __device__ __forceinline__ int elements_at(uint64_t i, uint64_t end) {
   return i >= end ? 0 : end - i < Operand::kWidth ? int(end - i) : Operand::kWidth;
@@ -213,8 +213,8 @@ struct TilePacks : Packs<Operand> {
   }
 };
 
-// Calls body(tile, whole) for the tiles of a block, whole ones first. Of packs a block has one tile. Where elements are
-// read one by one it takes tile after tile: what comes before the first is much there, and is done once.
+// Calls body(tile, whole) for the tiles of a block, whole ones first. A block of a packed kernel has one tile. A block of
+// a scalar kernel loops over tiles, because its setup is expensive.
 template <typename Operand, typename Body>
 __device__ __forceinline__ void for_tiles(typename Operand::Index whole_tiles, Body body) {
   typename Operand::Index tile = blockIdx.x;
