@@ -16,8 +16,9 @@
 #include "chunk.h"
 #include "half.h"
 
-namespace leaky_ext::cpu::avx2 {
 #define LEAKY_VECTOR_BYTES 32
+
+namespace leaky_ext::cpu::avx2 {
 #include "loops.inc"
 }  // namespace leaky_ext::cpu::avx2
 

@@ -22,8 +22,9 @@
 #include "chunk.h"
 #include "half.h"
 
-namespace leaky_ext::cpu::avx512 {
 #define LEAKY_VECTOR_BYTES 64
+
+namespace leaky_ext::cpu::avx512 {
 #include "loops.inc"
 }  // namespace leaky_ext::cpu::avx512
 

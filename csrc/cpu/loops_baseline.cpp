@@ -6,7 +6,8 @@
 #include "chunk.h"
 #include "half.h"
 
-namespace leaky_ext::cpu::baseline {
 #define LEAKY_VECTOR_BYTES 16
+
+namespace leaky_ext::cpu::baseline {
 #include "loops.inc"
 }  // namespace leaky_ext::cpu::baseline
