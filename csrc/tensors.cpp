@@ -1,18 +1,16 @@
 #include "tensors.h"
 
-#include <ATen/EmptyTensor.h>
 #include <ATen/MemoryOverlap.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorUtils.h>
 #include <ATen/ops/empty_strided.h>
 
+#include "allocate.h"
 #include "checks.h"
 #include "formulas.h"
 #include "geometry.h"
-#include "small_tensor.h"
 
 #if defined(LEAKY_WITH_CUDA)
-#include <ATen/cuda/EmptyTensor.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -23,14 +21,6 @@ namespace {
 
 using at::IntArrayRef;
 using at::Tensor;
-
-// Without the dispatcher, which costs more than the allocation.
-Tensor new_tensor(const Tensor& like, IntArrayRef sizes, IntArrayRef strides) {
-#if defined(LEAKY_WITH_CUDA)
-  if (like.is_cuda()) return Tensor(at::detail::empty_strided_cuda(sizes, strides, like.scalar_type(), like.device()));
-#endif
-  return at::detail::empty_strided_cpu(sizes, strides, like.scalar_type());
-}
 
 // A tensor that the kernels read by its strides. It is copied first if it has more dimensions that do not merge than a
 // StridedView holds.
@@ -98,7 +88,7 @@ void run(const Tensor& x, const BackwardArgs& args) {
   const c10::cuda::CUDAGuard guard(x.device());
   cuda::Launch launch = current_launch();
   const auto bytes = int64_t(cuda::workspace_bytes(args, launch.multiprocessors));
-  const Tensor workspace = bytes ? small_tensor({bytes}, x.options().dtype(at::kByte)) : Tensor();
+  const Tensor workspace = bytes ? new_tensor(x.options().dtype(at::kByte), {bytes}) : Tensor();
   if (bytes) launch.workspace = workspace.mutable_data_ptr();
   cuda::backward(args, launch);
 #endif
@@ -127,7 +117,7 @@ Pair backward(BackwardArgs args, const Tensor& grad, const OptionalTensor& saved
     args.grad_alpha_dtype = dtype_of(grad_alpha, "grad_alpha");
   }
   if (need[0]) {
-    if (!grad_x.defined()) grad_x = new_tensor(grad, order.sizes, order.strides);
+    if (!grad_x.defined()) grad_x = new_tensor(grad.options(), order.sizes, order.strides);
     args.grad_x = grad_x.mutable_data_ptr();
   }
   args.output_view = order.output;
@@ -174,10 +164,10 @@ Pair forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_
   args.alpha = kernel_slope.alpha;
   Tensor mask;
   if (want_mask) {  // before y, so that it does not split the memory that the next large tensor fits into
-    mask = small_tensor({mask_bytes(x.numel())}, x.options().dtype(at::kByte));
+    mask = new_tensor(x.options().dtype(at::kByte), {mask_bytes(x.numel())});
     args.mask = mask.mutable_data_ptr<uint8_t>();
   }
-  const Tensor y = in_place ? x : new_tensor(x, x.sizes(), order.strides);
+  const Tensor y = in_place ? x : new_tensor(x.options(), x.sizes(), order.strides);
   args.y = y.mutable_data_ptr();
   args.x = in_place ? args.y : operand->tensor.const_data_ptr();
   run(x, args);
@@ -203,8 +193,8 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   const Pieces pieces = slope.alpha ? Pieces(*slope.alpha, sizes, order) : Pieces();
   if (!pieces.many()) return backward(args, grad, saved, slope, sizes, order, need, {});
 
-  const Tensor grad_x = need[0] ? new_tensor(grad, order.sizes, order.strides) : Tensor();
-  const Tensor grad_alpha = need[1] ? small_tensor(slope.alpha->sizes(), slope.alpha->options()) : Tensor();
+  const Tensor grad_x = need[0] ? new_tensor(grad.options(), order.sizes, order.strides) : Tensor();
+  const Tensor grad_alpha = need[1] ? new_tensor(slope.alpha->options(), slope.alpha->sizes()) : Tensor();
   for (int64_t begin = 0; begin < pieces.size; begin += pieces.step) {
     BackwardArgs part = args;
     if (mask) part.mask += begin * order.strides[pieces.dim] / 8;
