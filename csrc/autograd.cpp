@@ -224,7 +224,8 @@ Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor
   const SlopeArg slope{alpha, value, channel_dim};
   const bool needs_graph = any_requires_grad(grad, saved, alpha);
   const bool has_tangent = isFwGradDefined(grad) || isFwGradDefined(saved) || isFwGradDefined(alpha);
-  if (saved_of(kind) != Saved::Input && (needs_graph || has_tangent)) {
+  if (has_tangent) return formulas::backward(grad, saved, mask, slope, saved_of(kind), stride, need);
+  if (saved_of(kind) != Saved::Input && needs_graph) {
     return backward_from_input(grad, formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
                                need);
   }
@@ -242,19 +243,6 @@ Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor
     node->saved = SavedVariable(*saved, false);
     node->save_slope(slope);
     torch::autograd::set_history(variable_list{grad_x, grad_alpha}, node);
-  }
-  if (has_tangent) {
-    const Tensor g = grad._fw_primal(0), x = saved->_fw_primal(0), g_t = grad._fw_grad(0), x_t = saved->_fw_grad(0);
-    const OptionalTensor a = alpha ? OptionalTensor(alpha->_fw_primal(0)) : std::nullopt;
-    const Tensor a_t = alpha ? alpha->_fw_grad(0) : Tensor();
-    const SlopeArg primal{a, value, channel_dim};
-    Tensor grad_x_t, grad_alpha_t;
-    if (grad_x.defined() && g_t.defined()) add(grad_x_t, times_slope_where_negative(g_t, x, primal));
-    if (grad_x.defined() && a_t.defined()) add(grad_x_t, formulas::slope_term(x, primal, g, a_t));
-    if (grad_alpha.defined() && g_t.defined()) add(grad_alpha_t, formulas::sum_of_products(x, primal, g_t, x));
-    if (grad_alpha.defined() && x_t.defined()) add(grad_alpha_t, formulas::sum_of_products(x, primal, g, x_t));
-    if (grad_x_t.defined()) grad_x._set_fw_grad(grad_x_t, 0, false);
-    if (grad_alpha_t.defined()) grad_alpha._set_fw_grad(grad_alpha_t, 0, false);
   }
   return result;
 }

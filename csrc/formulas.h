@@ -15,7 +15,6 @@ at::Tensor is_negative(const at::Tensor& x);
 at::Tensor broadcast_slope(const at::Tensor& x, const SlopeArg& slope, at::ScalarType dtype);
 
 at::Tensor forward(const at::Tensor& x, const SlopeArg& slope, Formula formula);
-Pair backward(const at::Tensor& grad, const at::Tensor& x, const SlopeArg& slope, Need need);
 
 // Returns factor * v for negative x, else 0. v is a gradient or tangent of the slope.
 at::Tensor slope_term(const at::Tensor& x, const SlopeArg& slope, const at::Tensor& factor, const at::Tensor& v);
@@ -31,5 +30,9 @@ at::Tensor unpack(const at::Tensor& mask, const at::Tensor& like, at::OptionalSy
 // Rebuilds an input from what was saved. It has the gradients of the original.
 at::Tensor rebuild_input(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
                          const SlopeArg& slope, Saved kind, at::OptionalSymIntArrayRef stride);
+
+// Checks the arguments, and computes what is needed of grad_x and grad_alpha.
+Pair backward(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
+              Saved kind, at::OptionalSymIntArrayRef stride, Need need);
 
 }  // namespace leaky_ext::formulas

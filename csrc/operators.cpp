@@ -98,13 +98,7 @@ void implement_by_formulas(torch::Library& m) {
   m.impl("backward",
          [](const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const OptionalTensor& alpha,
             const Scalar& value, int64_t dim, int64_t kind, at::OptionalSymIntArrayRef stride, Need need) -> Pair {
-           const SlopeArg slope{alpha, value, dim};
-           check_saved(grad, saved, mask, std::nullopt, saved_of(kind));
-           check_arguments(saved ? *saved : grad, slope);
-           const Tensor x = formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride);
-           auto [grad_x, grad_alpha] =
-               formulas::backward(grad.to(x.scalar_type()), x, slope, {need[0], need[1] && alpha});
-           return {grad_x.defined() ? grad_x.to(grad.scalar_type()) : grad_x, grad_alpha};
+           return formulas::backward(grad, saved, mask, {alpha, value, dim}, saved_of(kind), stride, need);
          });
 }
 
