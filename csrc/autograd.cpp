@@ -34,7 +34,7 @@ bool under_functorch() {
   return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
-// Whether a transform, a tracer, a compiler or a tensor subclass looks at the call. Then x is what is saved: a packed
+// Returns whether a transform, a tracer, a compiler or a tensor subclass looks at the call. Then x is saved: a packed
 // mask cannot be batched or sharded, and a compiler wants to choose what it saves.
 bool is_observed(const Tensor& x) {
   constexpr c10::DispatchKeySet wrappers{c10::DispatchKey::Python, c10::DispatchKey::FuncTorchBatched,
@@ -48,7 +48,7 @@ bool is_observed(const Tensor& x) {
 
 bool has_kernels(const Tensor& x) { return (x.is_cpu() || x.is_cuda()) && x.layout() == at::kStrided; }
 
-// backward of x itself, in x's dtype: an x that was rebuilt may be wider than grad.
+// Computes backward from x, in x's dtype: an x that was rebuilt may be wider than grad.
 Pair backward_from_input(const Tensor& grad, const Tensor& x, const SlopeArg& slope, Need need) {
   auto [grad_x, grad_alpha] =
       operators::Backward::call(grad.to(x.scalar_type()), x, std::nullopt, slope.alpha, slope.value, slope.channel_dim,
@@ -62,16 +62,16 @@ Tensor times_slope_where_negative(const Tensor& t, const Tensor& x, const SlopeA
 
 void add(Tensor& sum, const Tensor& term) { sum = sum.defined() ? at::add(sum, term) : term; }
 
-// The operator's number of what was saved. A graph that holds the number tells its compiler of which formula x was.
+// Returns the operator's number of what was saved. Numbers 4 and 5 tell a compiler which formula x was the input of.
 int64_t kind_number(const Unpacked& from, Need need) {
-  if (from.kind != Saved::Input) return int64_t(from.kind);
-  if (from.formula == Formula::ReLU && !need[1]) return kInputOfReLU;
-  return from.formula == Formula::LeakyReLUSigned ? kInputOfLeakyReLU : int64_t(Saved::Input);
+  if (from.kind != int64_t(Saved::Input)) return from.kind;
+  if (from.formula == int64_t(Formula::ReLU) && !need[1]) return kInputOfReLU;
+  return from.formula == int64_t(Formula::LeakyReLUSigned) ? kInputOfLeakyReLU : int64_t(Saved::Input);
 }
 
 struct ForwardNode : SavingNode<ForwardNode> {
   std::string name() const override {
-    return formula == Formula::ReLU ? "StraightThroughReluBackward0" : "LearnableLeakyReluBackward0";
+    return formula == int64_t(Formula::ReLU) ? "StraightThroughReluBackward0" : "LearnableLeakyReluBackward0";
   }
 
   static variable_list gradients(const variable_list& grads, const Unpacked& from) {
@@ -82,10 +82,11 @@ struct ForwardNode : SavingNode<ForwardNode> {
     const auto symbolic = c10::fromIntArrayRefSlow(from.stride);
     const auto stride = from.stride.empty() ? at::OptionalSymIntArrayRef() : at::OptionalSymIntArrayRef(symbolic);
     Pair both;
-    if (from.kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
-      Tensor x = formulas::rebuild_input(grad, from.saved, from.mask, from.slope(), from.kind, stride);
+    const Saved kind = saved_of(from.kind);
+    if (kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
+      Tensor x = formulas::rebuild_input(grad, from.saved, from.mask, from.slope(), kind, stride);
       // grad_x joins a graph even where grad is a constant; its derivative by x is 0.
-      if (from.kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
+      if (kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
       both = backward_from_input(grad, x, from.slope(), need);
     } else {
       both = operators::Backward::call(grad, from.saved, from.mask, from.alpha, from.value, from.channel_dim,
@@ -103,7 +104,7 @@ struct BackwardNode : SavingNode<BackwardNode> {
 
   static variable_list gradients(const variable_list& grads, const Unpacked& from) {
     variable_list result(from.needed.size());
-    const Tensor &u = grads[0], &v = grads[1], &grad = from.grad, &x = *from.saved;
+    const Tensor &u = grads[0], &v = grads[1], &grad = *from.grad, &x = *from.saved;
     const SlopeArg slope = from.slope();
     if (from.needs(0) && u.defined()) add(result[0], times_slope_where_negative(u, x, slope));
     if (from.needs(0) && v.defined()) add(result[0], formulas::slope_term(x, slope, x, v));
@@ -113,7 +114,7 @@ struct BackwardNode : SavingNode<BackwardNode> {
   }
 };
 
-// Both formulas have the tangent of leaky ReLU. Undefined where nothing has a tangent.
+// Returns the tangent, which is that of leaky ReLU for both formulas; undefined if no argument has a tangent.
 Tensor forward_tangent(const Tensor& x, const SlopeArg& slope) {
   const Tensor& x_t = x._fw_grad(0);
   const Tensor alpha_t = slope.alpha ? slope.alpha->_fw_grad(0) : Tensor();
@@ -127,7 +128,7 @@ Tensor forward_tangent(const Tensor& x, const SlopeArg& slope) {
   return result;
 }
 
-// What is saved for backward, decided here alone. `in_place` and save="output" (LeakyReLUSigned) keep y.
+// Chooses what is saved for backward: the only place that does. `in_place` and save="output" (LeakyReLUSigned) save y.
 std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formula formula, bool in_place,
                                   bool observed) {
   const bool learned = any_requires_grad(slope.alpha);
@@ -148,9 +149,10 @@ std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formul
   return signs == SlopeSigns::Positive ? Saved::Output : Saved::OutputAndMask;
 }
 
-// forward and forward_mask, in place or not; the mask is undefined unless it is wanted or kept.
-Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, int64_t number, bool want_mask,
-                 bool in_place) {
+}  // namespace
+
+Pair forward(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, int64_t number, bool want_mask,
+             bool in_place) {
   Formula formula = formula_of(number);
   const bool observed = is_observed(x);
   const std::optional<Saved> kind = choose_saved(x, slope, formula, in_place, observed);
@@ -158,7 +160,7 @@ Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slop
   if (in_place) {
     torch::autograd::check_inplace(x, needs_graph);
     if ((needs_graph && kind == Saved::Input) || isFwGradDefined(x) || isFwGradDefined(slope.alpha)) {
-      const auto [y, mask] = forward_any(keys, x.clone(), slope, number, want_mask, false);
+      const auto [y, mask] = forward(keys, x.clone(), slope, number, want_mask, false);
       return {x.copy_(y), mask};
     }
     // y alone will tell the sign of x
@@ -171,8 +173,8 @@ Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slop
   if (needs_graph) {  // edges before x changes: afterwards a view that was written to has another grad_fn
     node = make_node<ForwardNode>();
     node->set_next_edges(slope.alpha ? collect_next_edges(x, *slope.alpha) : collect_next_edges(x));
-    node->formula = formula;
-    node->kind = *kind;
+    node->formula = int64_t(formula);
+    node->kind = int64_t(*kind);
     node->save_slope(slope);
     if (kind == Saved::Input) node->saved = SavedVariable(x, false);
   }
@@ -215,28 +217,6 @@ Pair forward_any(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slop
   return {std::move(y), std::move(mask)};
 }
 
-}  // namespace
-
-Tensor forward(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
-               int64_t channel_dim, int64_t formula) {
-  return std::get<0>(forward_any(keys, x, {alpha, value, channel_dim}, formula, false, false));
-}
-
-Pair forward_mask(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
-                  int64_t channel_dim, int64_t formula) {
-  return forward_any(keys, x, {alpha, value, channel_dim}, formula, true, false);
-}
-
-Tensor forward_(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
-                int64_t channel_dim, int64_t formula) {
-  return std::get<0>(forward_any(keys, x, {alpha, value, channel_dim}, formula, false, true));
-}
-
-Tensor forward_mask_(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
-                     int64_t channel_dim, int64_t formula) {
-  return std::get<1>(forward_any(keys, x, {alpha, value, channel_dim}, formula, true, true));
-}
-
 Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
               const OptionalTensor& alpha, const Scalar& value, int64_t channel_dim, int64_t kind,
               at::OptionalSymIntArrayRef stride, Need need) {
@@ -244,7 +224,8 @@ Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor
   const SlopeArg slope{alpha, value, channel_dim};
   const bool needs_graph = any_requires_grad(grad, saved, alpha);
   const bool has_tangent = isFwGradDefined(grad) || isFwGradDefined(saved) || isFwGradDefined(alpha);
-  if (saved_of(kind) != Saved::Input && (needs_graph || has_tangent)) {
+  if (has_tangent) return formulas::backward(grad, saved, mask, slope, saved_of(kind), stride, need);
+  if (saved_of(kind) != Saved::Input && needs_graph) {
     return backward_from_input(grad, formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
                                need);
   }
@@ -262,19 +243,6 @@ Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor
     node->saved = SavedVariable(*saved, false);
     node->save_slope(slope);
     torch::autograd::set_history(variable_list{grad_x, grad_alpha}, node);
-  }
-  if (has_tangent) {
-    const Tensor g = grad._fw_primal(0), x = saved->_fw_primal(0), g_t = grad._fw_grad(0), x_t = saved->_fw_grad(0);
-    const OptionalTensor a = alpha ? OptionalTensor(alpha->_fw_primal(0)) : std::nullopt;
-    const Tensor a_t = alpha ? alpha->_fw_grad(0) : Tensor();
-    const SlopeArg primal{a, value, channel_dim};
-    Tensor grad_x_t, grad_alpha_t;
-    if (grad_x.defined() && g_t.defined()) add(grad_x_t, times_slope_where_negative(g_t, x, primal));
-    if (grad_x.defined() && a_t.defined()) add(grad_x_t, formulas::slope_term(x, primal, g, a_t));
-    if (grad_alpha.defined() && g_t.defined()) add(grad_alpha_t, formulas::sum_of_products(x, primal, g_t, x));
-    if (grad_alpha.defined() && x_t.defined()) add(grad_alpha_t, formulas::sum_of_products(x, primal, g, x_t));
-    if (grad_x_t.defined()) grad_x._set_fw_grad(grad_x_t, 0, false);
-    if (grad_alpha_t.defined()) grad_alpha._set_fw_grad(grad_alpha_t, 0, false);
   }
   return result;
 }

@@ -1,18 +1,13 @@
-// The operators' kernels for the dispatcher's Autograd key. One function each, with the operator's arguments.
+// The operators at the dispatcher's Autograd key.
 #pragma once
 
 #include "operators.h"
 
 namespace leaky_ext::autograd {
 
-at::Tensor forward(c10::DispatchKeySet keys, const at::Tensor& x, const OptionalTensor& alpha, const at::Scalar& value,
-                   int64_t channel_dim, int64_t formula);
-Pair forward_mask(c10::DispatchKeySet keys, const at::Tensor& x, const OptionalTensor& alpha, const at::Scalar& value,
-                  int64_t channel_dim, int64_t formula);
-at::Tensor forward_(c10::DispatchKeySet keys, const at::Tensor& x, const OptionalTensor& alpha, const at::Scalar& value,
-                    int64_t channel_dim, int64_t formula);
-at::Tensor forward_mask_(c10::DispatchKeySet keys, const at::Tensor& x, const OptionalTensor& alpha,
-                         const at::Scalar& value, int64_t channel_dim, int64_t formula);
+// forward and forward_mask, in place or not. The mask is undefined unless it is wanted or saved.
+Pair forward(c10::DispatchKeySet keys, const at::Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask,
+             bool in_place);
 Pair backward(c10::DispatchKeySet keys, const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
               const OptionalTensor& alpha, const at::Scalar& value, int64_t channel_dim, int64_t kind,
               at::OptionalSymIntArrayRef stride, Need need);

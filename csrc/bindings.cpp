@@ -136,8 +136,6 @@ py::dict build_info() {
 #endif
   info["cuda_architectures"] = LEAKY_CUDA_ARCHITECTURES;
   info["instruction_set"] = cpu::instruction_set();
-  const cpu::StreamBytes stream = cpu::stream_bytes();
-  info["stream_bytes"] = py::make_tuple(stream.two_tensors, stream.three_tensors);
 #if defined(__VERSION__)
   info["compiler"] = __VERSION__;
 #endif

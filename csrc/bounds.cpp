@@ -46,7 +46,7 @@ Tensor clamp_slope(c10::DispatchKeySet keys, const Tensor& alpha, double low, do
   if (at::GradMode::is_enabled() && alpha.requires_grad()) {
     auto node = make_node<ClampNode>();
     node->set_next_edges(torch::autograd::collect_next_edges(alpha));
-    node->kind = Saved::Output;
+    node->kind = int64_t(Saved::Output);
     node->low = low;
     node->alpha = SavedVariable(alpha, false);
     torch::autograd::set_history(y, node);

@@ -64,12 +64,6 @@ void check_device(const Tensor& x, const Tensor& other, const char* name) {
               x.device());
 }
 
-void check_slope(const Tensor& x, const Tensor& alpha) {
-  dtype_of(alpha, "alpha");
-  const bool scalar = alpha.numel() == 1 && alpha.is_cpu() && !alpha.requires_grad();
-  if (!scalar) check_device(x, alpha, "alpha");
-}
-
 static void check_layout(const Tensor& tensor, const char* name) {
   const at::Layout layout = tensor.layout();
   TORCH_CHECK_NOT_IMPLEMENTED(layout == at::kStrided || layout == at::kJagged, "leaky_ext: ", name, " has layout ",
@@ -116,13 +110,15 @@ void check_saved(const Tensor& grad, const OptionalTensor& saved, const Optional
                     stride ? *stride : IntArrayRef(), " does not fit grad of shape ", grad.sizes());
 }
 
-void check_arguments(const Tensor& x, const SlopeArg& slope) {
+Dims check_arguments(const Tensor& x, const SlopeArg& slope) {
   check_layout(x, "x");
   dtype_of(x, "x");
-  if (!slope.alpha) return;
+  if (!slope.alpha) return {};
   check_layout(*slope.alpha, "alpha");
-  check_slope(x, *slope.alpha);
-  slope_sizes(x.sizes(), *slope.alpha, slope.channel_dim);
+  dtype_of(*slope.alpha, "alpha");
+  const bool scalar = slope.alpha->numel() == 1 && slope.alpha->is_cpu() && !slope.alpha->requires_grad();
+  if (!scalar) check_device(x, *slope.alpha, "alpha");
+  return slope_sizes(x.sizes(), *slope.alpha, slope.channel_dim);
 }
 
 SlopeSigns signs_of(const Tensor& alpha, at::ScalarType x_dtype) {

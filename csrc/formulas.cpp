@@ -45,17 +45,6 @@ Tensor forward(const Tensor& x, const SlopeArg& slope, Formula formula) {
   return formula == Formula::LeakyReLUSigned ? at::where(at::eq(x, 0), 0, y) : y;
 }
 
-Pair backward(const Tensor& grad, const Tensor& x, const SlopeArg& slope, Need need) {
-  Pair result;
-  const at::ScalarType dtype = opmath(grad.scalar_type());
-  if (need[0]) {
-    std::get<0>(result) =
-        leaky(is_negative(x), broadcast_slope(x, slope, dtype), grad.to(dtype)).to(grad.scalar_type());
-  }
-  if (need[1]) std::get<1>(result) = sum_of_products(x, slope, grad, x);
-  return result;
-}
-
 Tensor slope_term(const Tensor& x, const SlopeArg& slope, const Tensor& factor, const Tensor& v) {
   const at::ScalarType dtype = opmath(x.scalar_type());
   const OptionalTensor tangent = v;
@@ -102,6 +91,24 @@ Tensor rebuild_input(const Tensor& grad, const OptionalTensor& saved, const Opti
   const double least = dtype == at::kDouble ? std::numeric_limits<double>::min() : std::numeric_limits<float>::min();
   const Tensor x = (y.to(dtype) / broadcast_slope(y, slope, dtype)).clamp_max(-least);
   return at::where(where, x, y.to(dtype));
+}
+
+Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
+              Saved kind, at::OptionalSymIntArrayRef stride, Need need) {
+  check_kind(saved, mask, kind);
+  const Tensor& like = saved ? *saved : grad;
+  if (!like.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+    check_saved(grad, saved, mask, std::nullopt, kind);
+    check_arguments(like, slope);
+  }
+  const Tensor x = rebuild_input(grad, saved, mask, slope, kind, stride);
+  const Tensor wide = grad.to(opmath(grad.scalar_type()));
+  Tensor grad_x, grad_alpha;
+  if (need[0]) {
+    grad_x = leaky(is_negative(x), broadcast_slope(x, slope, wide.scalar_type()), wide).to(grad.scalar_type());
+  }
+  if (need[1] && slope.alpha) grad_alpha = sum_of_products(x, slope, wide, x);
+  return {grad_x, grad_alpha};
 }
 
 }  // namespace leaky_ext::formulas

@@ -7,7 +7,7 @@
 
 #include <numeric>
 
-#include "small_tensor.h"
+#include "allocate.h"
 
 namespace leaky_ext {
 namespace {
@@ -128,7 +128,7 @@ SlopeLayout::SlopeLayout(const at::Tensor& alpha, at::IntArrayRef sizes, const O
 at::Tensor SlopeLayout::new_grad(const at::Tensor& alpha, const Order& order, at::ScalarType opmath) const {
   if (expanded) return at::empty_strided(order.sizes, order.strides, alpha.options().dtype(opmath));
   if (permuted) return at::empty_like(slopes);
-  return small_tensor(alpha.sizes(), alpha.options());
+  return new_tensor(alpha.options(), alpha.sizes());
 }
 
 at::Tensor SlopeLayout::restore(const at::Tensor& grad, const at::Tensor& alpha, const Order& order) const {

@@ -1,4 +1,4 @@
-// The entry points of the kernels: raw pointers in plain structs, no torch. CPU and CUDA take the same structs.
+// The entry points of the kernels: raw pointers in plain structs, no torch. CPU and CUDA share the structs.
 #pragma once
 
 #include <cstddef>
@@ -8,15 +8,15 @@ namespace leaky_ext {
 
 enum class DType : uint8_t { Float64, Float32, Float16, BFloat16 };
 
-// All that a kernel knows of shapes. Element i has slope number (i / inner) % channels. The output (y, grad_x) is dense,
-// and its elements are counted as they lie in memory, unless a view of the output says otherwise.
+// The only shape information that kernels receive. Element i has slope number (i / inner) % channels. The output (y,
+// grad_x) is dense, and its elements are counted as they lie in memory, unless a view of the output says otherwise.
 struct Shape {
   int64_t outer = 1, channels = 1, inner = 1;
   int64_t numel() const { return outer * channels * inner; }
 };
 
-// Where an operand keeps element i. ndim == 0: at i. Else i is an index over `size` (outermost first, adjacent dimensions
-// merged), and `stride`, in elements, gives the place. Strides may be 0 or negative.
+// Where an operand keeps element i. ndim == 0: at i. Otherwise i counts through `size` (outermost first, adjacent
+// dimensions merged), and `stride`, in elements, gives the place. Strides may be 0 or negative.
 struct StridedView {
   static constexpr int kMaxDims = 8;
   int ndim = 0;
@@ -25,7 +25,7 @@ struct StridedView {
   bool dense() const { return ndim == 0; }
 };
 
-// The slopes: `channels` contiguous elements on the kernel's device, or, where data is null, one value for all.
+// The slopes: `channels` contiguous elements on the kernel's device, or one value for all if data is null.
 struct Alpha {
   const void* data = nullptr;
   DType dtype = DType::Float64;
@@ -81,14 +81,6 @@ void backward(const BackwardArgs& args, ParallelFor parallel_for);
 
 // "avx512", "avx2" or "baseline": the best that the machine has, or what LEAKY_EXT_CPU names.
 const char* instruction_set();
-
-// Outputs of at least this many bytes are written around the cache (cpu/stores.h), in passes over two tensors (forward,
-// backward from the mask) and over three (backward from x or y): shares of the last-level cache, or what
-// LEAKY_EXT_STREAM_BYTES says for both. The largest int64_t on machines without such stores.
-struct StreamBytes {
-  int64_t two_tensors = 0, three_tensors = 0;
-};
-StreamBytes stream_bytes();
 
 }  // namespace cpu
 

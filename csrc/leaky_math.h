@@ -2,8 +2,7 @@
 //
 //   negative(x) = not (x >= 0): +0.0 and -0.0 count as positive, NaN as negative.
 //
-// V is float, double or a vector; a vector type brings its own `select` and comparison operators. A, the type of a
-// slope, is V itself, except where elements are 16 bits wide and slopes are float.
+// V is float, double or a vector; a vector type brings its own `select` and comparison operators.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -27,15 +26,15 @@ LEAKY_HD auto negative(V x) {
 }
 
 // Leaky ReLU: forward, and its derivative applied to a gradient.
-template <typename V, typename A>
-LEAKY_HD V leaky_relu(V x, A alpha) {
+template <typename V>
+LEAKY_HD V leaky_relu(V x, V alpha) {
   return select(negative(x), alpha * x, x);
 }
 
-// The same where y is what is kept for backward: -0.0 becomes +0.0, so that the sign bit of y tells the sign of x even
-// where alpha * x underflows to -0.0 (alpha > 0).
-template <typename V, typename A>
-LEAKY_HD V leaky_relu_signed(V x, A alpha) {
+// The same for a y that is saved for backward: -0.0 becomes +0.0, so that the sign bit of y is that of x, even if
+// alpha * x underflows to -0.0 (alpha > 0).
+template <typename V>
+LEAKY_HD V leaky_relu_signed(V x, V alpha) {
   return select(negative(x), alpha * x, x + V(0));
 }
 
@@ -45,8 +44,8 @@ LEAKY_HD V relu(V x) {
   return select(x < V(0), V(0), x);
 }
 
-template <typename M, typename V, typename A>
-LEAKY_HD V grad_x(M is_negative, V grad, A alpha) {
+template <typename M, typename V>
+LEAKY_HD V grad_x(M is_negative, V grad, V alpha) {
   return select(is_negative, alpha * grad, grad);
 }
 
@@ -56,7 +55,7 @@ LEAKY_HD V grad_alpha(M is_negative, V grad, V x) {
   return select(is_negative, grad * x, V(0));
 }
 
-// x from y where only the output was kept. alpha == 0 gives NaN, never a plausible wrong number.
+// Rebuilds x from y, if only the output was saved. alpha == 0 gives NaN, never a plausible wrong number.
 template <typename M, typename V>
 LEAKY_HD V input_from_output(M is_negative, V y, V alpha) {
   return select(is_negative, y / alpha, y);

@@ -1,9 +1,11 @@
-// The node that our gradients share: what it saves, and how autograd and compiled autograd get at it.
+// The base of the nodes: what they save, and how autograd and compiled autograd read it.
 #pragma once
 
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
+
+#include <array>
 
 #include "operators.h"
 
@@ -27,16 +29,29 @@ auto make_node() {
 
 inline OptionalTensor defined(at::Tensor t) { return t.defined() ? OptionalTensor(std::move(t)) : std::nullopt; }
 
-// What a node saved, unpacked, and which of its inputs need a gradient.
-struct Unpacked {
-  at::Tensor grad;  // of the derivative of backward alone
-  OptionalTensor saved, mask, alpha;
+// What a node knows besides tensors.
+struct Settings {
   at::Scalar value;
   int64_t channel_dim = 1;
-  Formula formula = Formula::LeakyReLU;  // of ForwardNode
-  Saved kind = Saved::Input;
-  std::vector<int64_t> stride;
+  int64_t formula = 0, kind = 0;  // as the operators take them (operators.h)
+  std::vector<int64_t> stride;    // of y, if the mask alone was saved and y is not contiguous
+
+  // Calls f with each field.
+  template <typename Self, typename F>
+  static void for_each(Self& self, F f) {
+    f(self.value), f(self.channel_dim), f(self.formula), f(self.kind), f(self.stride);
+  }
+};
+
+// What a node saved, unpacked, and which of its inputs need a gradient.
+struct Unpacked : Settings {
+  OptionalTensor grad, saved, mask, alpha;  // grad: in the derivative of backward alone
   std::vector<bool> needed;
+
+  template <typename F>
+  void for_each_tensor(F f) {
+    f(grad), f(saved), f(mask), f(alpha);
+  }
 
   SlopeArg slope() const { return {alpha, value, channel_dim}; }
   bool needs(size_t i) const { return i < needed.size() && needed[i]; }
@@ -44,13 +59,10 @@ struct Unpacked {
 
 // Self defines `static variable_list gradients(const variable_list& grads, const Unpacked& from)`.
 template <typename Self>
-struct SavingNode : Node {
+struct SavingNode : Node, Settings {
   SavedVariable grad, saved, mask, alpha;
-  at::Scalar value;
-  int64_t channel_dim = 1;
-  Formula formula = Formula::LeakyReLU;
-  Saved kind = Saved::Input;
-  std::vector<int64_t> stride;  // of y, where the mask alone was saved and y is not contiguous
+
+  std::array<SavedVariable*, 4> variables() { return {&grad, &saved, &mask, &alpha}; }
 
   void save_slope(const SlopeArg& slope) {
     if (slope.alpha) alpha = SavedVariable(*slope.alpha, false);
@@ -58,7 +70,7 @@ struct SavingNode : Node {
     channel_dim = slope.channel_dim;
   }
 
-  bool saves_output() const { return kind == Saved::Output || kind == Saved::OutputAndMask; }
+  bool saves_output() const { return kind == int64_t(Saved::Output) || kind == int64_t(Saved::OutputAndMask); }
 
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -67,29 +79,28 @@ struct SavingNode : Node {
 
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (SavedVariable* variable : {&grad, &saved, &mask, &alpha}) variable->reset_data();
+    for (SavedVariable* variable : variables()) variable->reset_data();
   }
 
-  // Compiled autograd: what makes this node another one than the last, and a function of plain values in its place.
+  // Gives compiled autograd the key of this node: nodes with equal keys share compiled code.
   void compiled_args(torch::autograd::CompiledNodeArgs& args) const override {
     args.collect(grad, false);
     args.collect(saved, saves_output());
     args.collect(mask, false);
     args.collect(alpha, false);
-    args.collect(value);
-    args.collect(channel_dim);
-    args.collect(int64_t(formula));
-    args.collect(int64_t(kind));
-    args.collect(stride);
+    for_each(*this, [&](const auto& field) { args.collect(field); });
   }
 
+  // Gives compiled autograd a function of plain values in place of this node.
   variable_list apply_with_saved(const variable_list& grads, torch::autograd::SwapSavedVariables& swap) override {
     using namespace torch::dynamo::autograd;
-    for (SavedVariable* variable : {&grad, &saved, &mask, &alpha}) swap.before(*variable);
+    for (SavedVariable* variable : variables()) swap.before(*variable);
     swap.before(value);
-    const Unpacked from = unpack();
+    Unpacked from = unpack();
     PackedArgs packed;
-    pack(from, packed);
+    from.for_each_tensor([&](const OptionalTensor& tensor) { packed.pack(tensor.value_or(at::Tensor())); });
+    Settings::for_each(from, [&](const auto& field) { packed.pack(field); });
+    packed.pack(from.needed);
     std::vector<at::TypePtr> schema;
     for (const at::IValue& argument : packed.vec()) {
       schema.emplace_back(argument.isTensor() ? at::TypePtr(at::TensorType::get()) : argument.type());
@@ -101,52 +112,24 @@ struct SavingNode : Node {
         get_input_metadata(next_edges()));
     variable_list result =
         python->call_function(swap.get_py_compiler(), "apply_functional", name, grads, packed.vec(), metadata);
-    for (SavedVariable* variable : {&grad, &saved, &mask, &alpha}) swap.after(*variable);
+    for (SavedVariable* variable : variables()) swap.after(*variable);
     swap.after(value);
     return result;
   }
 
  private:
   Unpacked unpack() {
-    std::vector<bool> needed(num_outputs());
-    for (size_t i = 0; i < needed.size(); ++i) needed[i] = task_should_compute_output(i);
-    return {grad.unpack(),
-            defined(saved.unpack(getptr())),
-            defined(mask.unpack()),
-            defined(alpha.unpack()),
-            value,
-            channel_dim,
-            formula,
-            kind,
-            stride,
-            needed};
-  }
-
-  static void pack(const Unpacked& from, torch::dynamo::autograd::PackedArgs& packed) {
-    packed.pack(from.grad);
-    packed.pack(from.saved.value_or(at::Tensor()));
-    packed.pack(from.mask.value_or(at::Tensor()));
-    packed.pack(from.alpha.value_or(at::Tensor()));
-    packed.pack(from.value);
-    packed.pack(from.channel_dim);
-    packed.pack(int64_t(from.formula));
-    packed.pack(int64_t(from.kind));
-    packed.pack(from.stride);
-    packed.pack(from.needed);
+    Unpacked result{*this, defined(grad.unpack()), defined(saved.unpack(getptr())), defined(mask.unpack()),
+                    defined(alpha.unpack())};
+    for (size_t i = 0; i < num_outputs(); ++i) result.needed.push_back(task_should_compute_output(i));
+    return result;
   }
 
   static variable_list call_packed(const variable_list& grads, const std::vector<at::IValue>& arguments) {
     torch::dynamo::autograd::PackedArgs packed(arguments);
     Unpacked from;
-    from.grad = packed.unpack<at::Tensor>();
-    from.saved = defined(packed.unpack<at::Tensor>());
-    from.mask = defined(packed.unpack<at::Tensor>());
-    from.alpha = defined(packed.unpack<at::Tensor>());
-    from.value = packed.unpack<at::Scalar>();
-    from.channel_dim = packed.unpack<int64_t>();
-    from.formula = Formula(packed.unpack<int64_t>());
-    from.kind = Saved(packed.unpack<int64_t>());
-    from.stride = packed.unpack<std::vector<int64_t>>();
+    from.for_each_tensor([&](OptionalTensor& tensor) { tensor = defined(packed.unpack<at::Tensor>()); });
+    Settings::for_each(from, [&](auto& field) { field = packed.unpack<std::decay_t<decltype(field)>>(); });
     from.needed = packed.unpack<std::vector<bool>>();
     return Self::gradients(grads, from);
   }

@@ -17,76 +17,88 @@ using at::Scalar;
 using at::Tensor;
 using namespace operators;
 
+// forward, forward_mask, forward_ and forward_mask_ are templates below: kMask adds the mask, kInPlace writes to x.
+// Returns what the operator's schema says.
+template <bool kMask, bool kInPlace>
+auto outputs(Tensor y, Tensor mask) {
+  if constexpr (kMask && !kInPlace) {
+    return Pair(std::move(y), std::move(mask));
+  } else {
+    return kMask ? mask : y;
+  }
+}
+
+// At the Autograd key.
+template <bool kMask, bool kInPlace>
+auto forward_with_grad(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
+                       int64_t dim, int64_t formula) {
+  auto [y, mask] = autograd::forward(keys, x, {alpha, value, dim}, formula, kMask, kInPlace);
+  return outputs<kMask, kInPlace>(std::move(y), std::move(mask));
+}
+
 template <typename F>
 void for_each_operator(F f) {
-  f(Forward(), &autograd::forward);
-  f(ForwardMask(), &autograd::forward_mask);
-  f(Forward_(), &autograd::forward_);
-  f(ForwardMask_(), &autograd::forward_mask_);
+  f(Forward(), &forward_with_grad<false, false>);
+  f(ForwardMask(), &forward_with_grad<true, false>);
+  f(Forward_(), &forward_with_grad<false, true>);
+  f(ForwardMask_(), &forward_with_grad<true, true>);
   f(Backward(), &autograd::backward);
 }
 
-// Devices that have kernels.
+// On devices that have kernels.
+template <bool kMask, bool kInPlace>
+auto forward_by_kernels(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
+                        int64_t formula) {
+  auto [y, mask] = tensors::forward(x, {alpha, value, dim}, formula, kMask, kInPlace);
+  return outputs<kMask, kInPlace>(std::move(y), std::move(mask));
+}
+
 void implement_by_kernels(torch::Library& m) {
-  m.impl("forward", [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
-                       int64_t formula) { return tensors::forward(x, {alpha, value, dim}, formula, false, false).y; });
-  m.impl("forward_", [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
-                        int64_t formula) { return tensors::forward(x, {alpha, value, dim}, formula, false, true).y; });
-  m.impl("forward_mask",
-         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) -> Pair {
-           auto [y, mask] = tensors::forward(x, {alpha, value, dim}, formula, true, false);
-           return {std::move(y), std::move(mask)};
-         });
-  m.impl("forward_mask_",
-         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) {
-           return tensors::forward(x, {alpha, value, dim}, formula, true, true).mask;
-         });
+  m.impl("forward", forward_by_kernels<false, false>);
+  m.impl("forward_", forward_by_kernels<false, true>);
+  m.impl("forward_mask", forward_by_kernels<true, false>);
+  m.impl("forward_mask_", forward_by_kernels<true, true>);
   m.impl("backward",
          [](const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const OptionalTensor& alpha,
             const Scalar& value, int64_t dim, int64_t kind, at::OptionalIntArrayRef stride,
             Need need) { return tensors::backward(grad, saved, mask, {alpha, value, dim}, kind, stride, need); });
 }
 
-// The in-place forms, through the others: for every other device, under functionalization, and for a view with the
-// negative bit.
-void implement_in_place_by_copy(torch::Library& m) {
-  m.impl("forward_",
-         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) {
-           x.copy_(Forward::call(x, alpha, value, dim, formula));
-           return x;
-         });
-  m.impl("forward_mask_",
-         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) {
-           auto [y, mask] = ForwardMask::call(x, alpha, value, dim, formula);
-           x.copy_(y);
-           return mask;
-         });
+// In place through the others: on every other device, under functionalization, and for a view with the negative bit.
+template <bool kMask>
+Tensor forward_in_place_by_copy(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
+                                int64_t formula) {
+  if constexpr (kMask) {
+    auto [y, mask] = ForwardMask::call(x, alpha, value, dim, formula);
+    x.copy_(y);
+    return mask;
+  } else {
+    return x.copy_(Forward::call(x, alpha, value, dim, formula));
+  }
 }
 
-// Every other device and kind of tensor.
+void implement_in_place_by_copy(torch::Library& m) {
+  m.impl("forward_", forward_in_place_by_copy<false>);
+  m.impl("forward_mask_", forward_in_place_by_copy<true>);
+}
+
+// On every other device and kind of tensor.
+template <bool kMask>
+auto forward_by_formulas(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
+                         int64_t formula) {
+  const SlopeArg slope{alpha, value, dim};
+  check_arguments(x, slope);
+  return outputs<kMask, false>(formulas::forward(x, slope, formula_of(formula)),
+                               kMask ? formulas::pack(formulas::is_negative(x)) : Tensor());
+}
+
 void implement_by_formulas(torch::Library& m) {
-  m.impl("forward",
-         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) {
-           const SlopeArg slope{alpha, value, dim};
-           check_arguments(x, slope);
-           return formulas::forward(x, slope, formula_of(formula));
-         });
-  m.impl("forward_mask",
-         [](const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula) -> Pair {
-           const SlopeArg slope{alpha, value, dim};
-           check_arguments(x, slope);
-           return {formulas::forward(x, slope, formula_of(formula)), formulas::pack(formulas::is_negative(x))};
-         });
+  m.impl("forward", forward_by_formulas<false>);
+  m.impl("forward_mask", forward_by_formulas<true>);
   m.impl("backward",
          [](const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const OptionalTensor& alpha,
             const Scalar& value, int64_t dim, int64_t kind, at::OptionalSymIntArrayRef stride, Need need) -> Pair {
-           const SlopeArg slope{alpha, value, dim};
-           check_saved(grad, saved, mask, std::nullopt, saved_of(kind));
-           check_arguments(saved ? *saved : grad, slope);
-           const Tensor x = formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride);
-           auto [grad_x, grad_alpha] =
-               formulas::backward(grad.to(x.scalar_type()), x, slope, {need[0], need[1] && alpha});
-           return {grad_x.defined() ? grad_x.to(grad.scalar_type()) : grad_x, grad_alpha};
+           return formulas::backward(grad, saved, mask, {alpha, value, dim}, saved_of(kind), stride, need);
          });
 }
 

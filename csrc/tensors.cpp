@@ -1,18 +1,16 @@
 #include "tensors.h"
 
-#include <ATen/EmptyTensor.h>
 #include <ATen/MemoryOverlap.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorUtils.h>
 #include <ATen/ops/empty_strided.h>
 
+#include "allocate.h"
 #include "checks.h"
 #include "formulas.h"
 #include "geometry.h"
-#include "small_tensor.h"
 
 #if defined(LEAKY_WITH_CUDA)
-#include <ATen/cuda/EmptyTensor.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -24,15 +22,8 @@ namespace {
 using at::IntArrayRef;
 using at::Tensor;
 
-// Without the dispatcher, which costs more than the allocation.
-Tensor new_tensor(const Tensor& like, IntArrayRef sizes, IntArrayRef strides) {
-#if defined(LEAKY_WITH_CUDA)
-  if (like.is_cuda()) return Tensor(at::detail::empty_strided_cuda(sizes, strides, like.scalar_type(), like.device()));
-#endif
-  return at::detail::empty_strided_cpu(sizes, strides, like.scalar_type());
-}
-
-// A tensor that the kernels read element by element, copied first if it is too scattered for a StridedView.
+// A tensor that the kernels read by its strides. It is copied first if it has more dimensions that do not merge than a
+// StridedView holds.
 struct Operand {
   Tensor tensor;
   StridedView view;
@@ -44,14 +35,7 @@ struct Operand {
   }
 };
 
-// The sizes of the slope, as Order and SlopeLayout take them; checks the slope.
-Dims checked_sizes(const Tensor& x, const SlopeArg& slope) {
-  if (!slope.alpha) return {};
-  check_slope(x, *slope.alpha);
-  return slope_sizes(x.sizes(), *slope.alpha, slope.channel_dim);
-}
-
-// The slope as the kernels take it. Owns what the pointers point to.
+// The slope in the form that kernels receive. Owns the memory that it points to.
 struct KernelSlope {
   Shape shape;
   Alpha alpha;
@@ -104,13 +88,13 @@ void run(const Tensor& x, const BackwardArgs& args) {
   const c10::cuda::CUDAGuard guard(x.device());
   cuda::Launch launch = current_launch();
   const auto bytes = int64_t(cuda::workspace_bytes(args, launch.multiprocessors));
-  const Tensor workspace = bytes ? small_tensor({bytes}, x.options().dtype(at::kByte)) : Tensor();
+  const Tensor workspace = bytes ? new_tensor(x.options().dtype(at::kByte), {bytes}) : Tensor();
   if (bytes) launch.workspace = workspace.mutable_data_ptr();
   cuda::backward(args, launch);
 #endif
 }
 
-// The gradients of tensors whose sizes are the order's. `grad_x` is where it goes, or undefined: then it is allocated.
+// Computes the gradients of tensors with the order's sizes. Writes grad_x to `grad_x`, or allocates it if that is undefined.
 Pair backward(BackwardArgs args, const Tensor& grad, const OptionalTensor& saved, const SlopeArg& slope,
               IntArrayRef sizes, const Order& order, Need need, Tensor grad_x) {
   const Tensor& like = saved ? *saved : grad;
@@ -133,7 +117,7 @@ Pair backward(BackwardArgs args, const Tensor& grad, const OptionalTensor& saved
     args.grad_alpha_dtype = dtype_of(grad_alpha, "grad_alpha");
   }
   if (need[0]) {
-    if (!grad_x.defined()) grad_x = new_tensor(grad, order.sizes, order.strides);
+    if (!grad_x.defined()) grad_x = new_tensor(grad.options(), order.sizes, order.strides);
     args.grad_x = grad_x.mutable_data_ptr();
   }
   args.output_view = order.output;
@@ -144,12 +128,12 @@ Pair backward(BackwardArgs args, const Tensor& grad, const OptionalTensor& saved
 
 }  // namespace
 
-Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place) {
+Pair forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place) {
   ForwardArgs args;
   args.dtype = dtype_of(x, "x");
   args.formula = formula_of(formula);
   const OptionalTensor none;
-  const Dims sizes = checked_sizes(x, slope);
+  const Dims sizes = check_arguments(x, slope);
   const bool has_slopes = args.formula != Formula::ReLU;
   const Order order(x.sizes(), x.strides(), has_slopes ? IntArrayRef(sizes) : IntArrayRef());
   std::optional<Operand> operand;
@@ -157,7 +141,8 @@ Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool wa
     check_no_overlap(x);
     if (slope.alpha) at::assert_no_overlap(x, *slope.alpha);
     TORCH_CHECK(order.view_of(x.strides(), &args.y_view), "leaky_ext: x of shape ", x.sizes(), " and strides ",
-                x.strides(), " is too scattered to be changed in place; use the out-of-place function");
+                x.strides(), " has more than ", StridedView::kMaxDims,
+                " dimensions that do not merge, so it cannot be changed in place: use the out-of-place function");
     args.x_view = args.y_view;
   } else {
     operand.emplace(x, order);
@@ -167,26 +152,26 @@ Outputs forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool wa
   const Pieces pieces = slope.alpha && has_slopes ? Pieces(*slope.alpha, sizes, order) : Pieces();
   if (pieces.many() || (want_mask && !order.output.dense())) {
     // First y = x, and the mask, whose bits are counted in memory order; then y in place.
-    Outputs outputs = forward(x, {none, 1, slope.channel_dim}, int64_t(Formula::LeakyReLU), want_mask, in_place);
+    Pair outputs = forward(x, {none, 1, slope.channel_dim}, int64_t(Formula::LeakyReLU), want_mask, in_place);
     for (int64_t begin = 0; begin < pieces.size; begin += pieces.step) {
       const OptionalTensor alpha = pieces.of(*slope.alpha, begin);
-      forward(pieces.of(outputs.y, begin), {alpha, slope.value, slope.channel_dim}, formula, false, true);
+      forward(pieces.of(std::get<0>(outputs), begin), {alpha, slope.value, slope.channel_dim}, formula, false, true);
     }
     return outputs;
   }
   const KernelSlope kernel_slope(x, {has_slopes ? slope.alpha : none, slope.value, slope.channel_dim}, sizes, order);
   args.shape = kernel_slope.shape;
   args.alpha = kernel_slope.alpha;
-  Outputs outputs;
+  Tensor mask;
   if (want_mask) {  // before y, so that it does not split the memory that the next large tensor fits into
-    outputs.mask = small_tensor({mask_bytes(x.numel())}, x.options().dtype(at::kByte));
-    args.mask = outputs.mask.mutable_data_ptr<uint8_t>();
+    mask = new_tensor(x.options().dtype(at::kByte), {mask_bytes(x.numel())});
+    args.mask = mask.mutable_data_ptr<uint8_t>();
   }
-  outputs.y = in_place ? x : new_tensor(x, x.sizes(), order.strides);
-  args.y = outputs.y.mutable_data_ptr();
+  const Tensor y = in_place ? x : new_tensor(x.options(), x.sizes(), order.strides);
+  args.y = y.mutable_data_ptr();
   args.x = in_place ? args.y : operand->tensor.const_data_ptr();
   run(x, args);
-  return outputs;
+  return {y, mask};
 }
 
 Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
@@ -197,19 +182,19 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   need[1] = need[1] && slope.alpha;
   TORCH_CHECK_VALUE(!need[1] || args.kind != Saved::Mask,
                     "leaky_ext: the gradient of alpha cannot be computed from the mask");
-  // y where the mask alone was saved: as large as grad, with the strides given.
+  // If the mask alone was saved: y, which has grad's sizes and the strides given.
   const Tensor& like = saved ? *saved : grad;
   const auto contiguous = saved || stride ? std::vector<int64_t>() : at::detail::defaultStrides(grad.sizes());
   args.dtype = dtype_of(grad, "grad");
   if (mask) args.mask = mask->const_data_ptr<uint8_t>();
-  Dims sizes = checked_sizes(like, slope);
+  Dims sizes = check_arguments(like, slope);
   if (need[1]) check_device(like, *slope.alpha, "alpha, which needs a gradient,");
   const Order order(like.sizes(), saved ? saved->strides() : stride ? *stride : IntArrayRef(contiguous), sizes);
   const Pieces pieces = slope.alpha ? Pieces(*slope.alpha, sizes, order) : Pieces();
   if (!pieces.many()) return backward(args, grad, saved, slope, sizes, order, need, {});
 
-  const Tensor grad_x = need[0] ? new_tensor(grad, order.sizes, order.strides) : Tensor();
-  const Tensor grad_alpha = need[1] ? small_tensor(slope.alpha->sizes(), slope.alpha->options()) : Tensor();
+  const Tensor grad_x = need[0] ? new_tensor(grad.options(), order.sizes, order.strides) : Tensor();
+  const Tensor grad_alpha = need[1] ? new_tensor(slope.alpha->options(), slope.alpha->sizes()) : Tensor();
   for (int64_t begin = 0; begin < pieces.size; begin += pieces.step) {
     BackwardArgs part = args;
     if (mask) part.mask += begin * order.strides[pieces.dim] / 8;

@@ -5,11 +5,8 @@
 
 namespace leaky_ext::tensors {
 
-struct Outputs {
-  at::Tensor y, mask;
-};
-
-Outputs forward(const at::Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place);
+// y and the mask, which is undefined unless it is wanted.
+Pair forward(const at::Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place);
 
 Pair backward(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
               int64_t kind, at::OptionalIntArrayRef stride, Need need);

@@ -21,15 +21,7 @@ def show_config() -> str:
         "torch": f"{torch.__version__} (built against {info['torch']})",
         "kernels": "CPU, CUDA " + info["cuda_architectures"] if info["cuda"] else "CPU (built without CUDA)",
         "reason": getattr(_build, "WHY", "unknown: an older setup.py built it"),
-        "CPU": f"{info['instruction_set']}, {torch.get_num_threads()} threads, {_stores(*info['stream_bytes'])}",
+        "CPU": f"{info['instruction_set']}, {torch.get_num_threads()} threads",
         "compiler": info["compiler"],
     }
     return "\n".join(f"{name + ':':<11}{value}" for name, value in lines.items())
-
-
-def _stores(two_tensors: int, three_tensors: int) -> str:
-    """From which size outputs are written around the cache."""
-    if two_tensors >= 2**62:
-        return "no stores around the cache"
-    forward, backward = (f"{size / 2**20:.3g} MiB" for size in (two_tensors, three_tensors))
-    return f"stores around the cache from {forward} (forward), {backward} (backward of x)"

@@ -5,7 +5,6 @@
 #include "parallel.h"
 #include "partition.h"
 #include "slopes.h"
-#include "stores.h"
 #include "strided.h"
 #include "tuning.h"
 
@@ -21,18 +20,12 @@ class Backward {
         partition_(args.shape),
         loops_(loops(args.dtype)),
         staged_(!args.grad_view.dense() || (args.saved && !args.saved_view.dense()) || !args.output_view.dense() ||
-                args.kind == Saved::OutputAndMask),
-        stream_(args.grad_x && args.output_view.dense() &&
-                goes_around_cache(args.kind == Saved::Mask ? 2 : 3, args.grad_x,
-                                  args.shape.numel() * int64_t(sizeof(Bits)))) {}
+                args.kind == Saved::OutputAndMask) {}
 
   void run(ParallelFor parallel_for) const {
     const int64_t n = args_.shape.numel();
     if (!args_.grad_alpha) {
-      run_elements(parallel_for, n, [&](int64_t begin, int64_t end) {
-        flat(begin, end);
-        if (stream_) finish_stores();
-      });
+      run_elements(parallel_for, n, [&](int64_t begin, int64_t end) { flat(begin, end); });
       return;
     }
     if (n == 0) {
@@ -42,8 +35,7 @@ class Backward {
     }
     std::vector<double> partials(partition_.direct() ? 0 : size_t(partition_.partials()));
     run_tasks(parallel_for, partition_.tasks(), partition_.grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) rectangle(task, partials.data());
-      if (stream_) finish_stores();
+      for (int64_t task = begin; task < end; ++task) run_task(task, partials.data());
     });
     if (!partition_.direct()) combine(partials.data());
   }
@@ -55,8 +47,7 @@ class Backward {
     const Bits* saved = static_cast<const Bits*>(args_.saved);
     const uint8_t* mask = args_.mask ? args_.mask + begin / 8 : nullptr;
     Bits* grad_x = args_.grad_x ? static_cast<Bits*>(args_.grad_x) + begin : nullptr;
-    const bool stream = stream_ && reinterpret_cast<uintptr_t>(grad_x) % 64 == 0;
-    return {grad + begin, saved ? saved + begin : nullptr, mask, grad_x, n, 0, nullptr, nullptr, stream};
+    return {grad + begin, saved ? saved + begin : nullptr, mask, grad_x, n, 0, nullptr, nullptr};
   }
 
   // Elements begin to begin + n. Returns the sum of their products, or writes these to `products`.
@@ -75,12 +66,8 @@ class Backward {
       chunk.saved = saved_buffer;
     }
     const bool moved = !args_.output_view.dense();
-    if (args_.mask && (moved || args_.kind == Saved::OutputAndMask)) {
-      if (moved) {
-        gather_bits(args_.mask, args_.output_view, begin, n, mask_buffer);
-      } else {
-        align_mask(begin, n, mask_buffer);
-      }
+    if (args_.mask && (moved || begin % 8 != 0)) {
+      gather_bits(args_.mask, moved ? args_.output_view : in_order_, begin, n, mask_buffer);
       chunk.mask = mask_buffer;
     }
     if (moved && args_.grad_x) chunk.grad_x = grad_x_buffer;
@@ -94,19 +81,8 @@ class Backward {
     return sum;
   }
 
-  // The mask's bits from `begin` on, shifted so that the first is bit 0.
-  void align_mask(int64_t begin, int64_t n, uint8_t* to) const {
-    const uint8_t* from = args_.mask + begin / 8;
-    const int shift = int(begin % 8);
-    const int64_t bytes = (n + shift + 7) / 8;
-    for (int64_t i = 0; i < bytes; ++i) {
-      const unsigned high = i + 1 < bytes ? from[i + 1] : 0;
-      to[i] = uint8_t((from[i] | high << 8) >> shift);
-    }
-  }
-
   // Elements with the one slope alpha; returns the sum of their products.
-  double stretch(int64_t begin, int64_t n, double alpha) const {
+  double one_slope(int64_t begin, int64_t n, double alpha) const {
     if (!staged_) {  // not by way of chunk(), whose buffers cost more than 64 elements: runs of 64 took 90 us, now 76
       BackwardChunk whole = in_place(begin, n);
       whole.alpha = alpha;
@@ -117,33 +93,22 @@ class Backward {
     return sum;
   }
 
-  // Elements begin to end, in chunks of `step`; `take` gets each chunk's place, length and products.
-  template <typename Take>
-  void chunks(int64_t begin, int64_t end, int64_t step, Take take) const {
-    alignas(64) S products[kChunk];
-    for (int64_t i = begin; i < end; i += step) {
-      const int64_t n = std::min(step, end - i);
-      chunk(i, n, nullptr, products);
-      take(i, n, products);
-    }
-  }
-
   // No d(alpha): any order is right.
   void flat(int64_t begin, int64_t end) const {
     if (slopes_.uniform()) {
-      stretch(begin, end - begin, slopes_.of_channel(0));
+      one_slope(begin, end - begin, slopes_.of_channel(0));
       return;
     }
     for (int64_t i = begin; i < end; i += kChunk) chunk(i, std::min(kChunk, end - i), nullptr, nullptr);
   }
 
-  void rectangle(int64_t task, double* partials) const {
+  void run_task(int64_t task, double* partials) const {
     const Partition& p = partition_;
     const int64_t row = slopes_.row();
-    const int64_t block = task / p.slot_blocks;
-    const int64_t first = task % p.slot_blocks * p.slots_per_task;
+    const int64_t down = task / p.tasks_across;
+    const int64_t first = task % p.tasks_across * p.slots_per_task;
     const int64_t last = std::min(first + p.slots_per_task, p.slots);
-    const int64_t top = block * p.rows_per_task;
+    const int64_t top = down * p.rows_per_task;
     const int64_t bottom = std::min(top + p.rows_per_task, p.shape.outer);
     std::vector<double> sums(size_t(last - first), 0.0);
 
@@ -151,50 +116,45 @@ class Backward {
       for (int64_t r = top; r < bottom; ++r) {
         for (int64_t s = first; s < last; ++s) {
           const int64_t begin = p.begin_of(s);
-          sums[s - first] += stretch(r * row + begin, p.begin_of(s + 1) - begin, slopes_.of_channel(p.channel_of(s)));
+          sums[s - first] += one_slope(r * row + begin, p.begin_of(s + 1) - begin, slopes_.of_channel(p.channel_of(s)));
         }
       }
-    } else if (row <= kChunk) {
-      short_rows(top * row, bottom * row, sums.data());
     } else {
-      const int64_t step = kChunk / p.slot * p.slot;
-      for (int64_t r = top; r < bottom; ++r) {
-        chunks(r * row + first * p.slot, r * row + last * p.slot, step, [&](int64_t at, int64_t n, const S* products) {
-          double* to = sums.data() + (at - r * row) / p.slot - first;
-          if (p.slot == 1) {
-            loops_.accumulate(products, n, to);
-          } else {
-            for (int64_t i = 0; i < n; i += p.slot) *to++ += loops_.sum(products + i, p.slot);
-          }
-        });
+      // Products are added by column, over all rows of the task: whole rows if they are short, many to a chunk.
+      const bool short_rows = row <= kChunk;
+      const int64_t width = short_rows ? std::min(kChunk / row * row, (bottom - top) * row) : (last - first) * p.slot;
+      std::vector<double> columns(size_t(width), 0.0);
+      const auto add = [&](int64_t begin, int64_t end) {
+        alignas(64) S products[kChunk];
+        for (int64_t i = begin, n; i < end; i += n) {
+          n = std::min({width, kChunk, end - i});
+          chunk(i, n, nullptr, products);
+          loops_.accumulate(products, n, columns.data() + (short_rows ? 0 : i - begin));
+        }
+      };
+      if (short_rows) {
+        add(top * row, bottom * row);
+      } else {
+        for (int64_t r = top; r < bottom; ++r) add(r * row + first * p.slot, r * row + last * p.slot);
+      }
+      for (auto column = columns.begin(); column != columns.end();) {
+        for (double& sum : sums) {
+          for (int64_t i = 0; i < p.slot; ++i) sum += *column++;
+        }
       }
     }
 
     if (p.direct()) {
       write(first, sums.data(), last - first);
     } else {
-      std::copy(sums.begin(), sums.end(), partials + block * p.slots + first);
+      std::copy(sums.begin(), sums.end(), partials + down * p.slots + first);
     }
   }
 
-  // Whole rows, many to a chunk: products are added column by column, and the columns of a slope at the end.
-  void short_rows(int64_t begin, int64_t end, double* sums) const {
-    const int64_t row = slopes_.row();
-    const int64_t step = std::min(kChunk / row * row, end - begin);
-    std::vector<double> columns(size_t(step), 0.0);
-    chunks(begin, end, step,
-           [&](int64_t, int64_t n, const S* products) { loops_.accumulate(products, n, columns.data()); });
-    for (auto column = columns.begin(); column != columns.end();) {
-      for (int64_t s = 0; s < partition_.slots; ++s) {
-        for (int64_t i = 0; i < partition_.slot; ++i) sums[s] += *column++;
-      }
-    }
-  }
-
-  // Adds the row blocks, then a channel's slots, each pair by pair: the error grows with the logarithm of their number.
+  // Adds the partial sums down the tasks, then those of a channel's slots, each pair by pair: the error grows with the logarithm of their number.
   void combine(double* partials) const {
     const Partition& p = partition_;
-    add_pairwise(partials, p.row_blocks, p.slots, p.slots);
+    add_pairwise(partials, p.tasks_down, p.slots, p.slots);
     for (int64_t c = 0; c < p.shape.channels; ++c) {
       double* channel = partials + c * p.slots_per_channel;
       add_pairwise(channel, p.slots_per_channel, 1, 1);
@@ -224,8 +184,8 @@ class Backward {
   const Slopes<S> slopes_;
   const Partition partition_;
   const Loops& loops_;
+  const StridedView in_order_{1, {args_.shape.numel()}, {1}};
   const bool staged_;
-  const bool stream_;
 };
 
 }  // namespace

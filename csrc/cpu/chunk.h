@@ -1,4 +1,4 @@
-// One contiguous stretch of elements, and the loops that work on it: what each instruction set provides.
+// The loops, and the contiguous elements that they work on: what each instruction set provides.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,6 @@ struct ForwardChunk {
   double alpha;        // used where alphas is null
   const void* alphas;  // one slope for each element
   uint8_t* mask;       // may be null; bit 0 of byte 0 belongs to x[0]
-  bool stream;         // non-temporal stores, from a cache line on
 };
 
 struct BackwardChunk {
@@ -27,7 +26,6 @@ struct BackwardChunk {
   double alpha;
   const void* alphas;
   void* products;  // may be null; receives grad * x of the negative elements, 0 for the others
-  bool stream;
 };
 
 using ForwardLoop = void (*)(const ForwardChunk&);
@@ -36,9 +34,8 @@ using BackwardLoop = double (*)(const BackwardChunk&);  // returns the sum of th
 enum : int { kUniform = 0, kPerElement = 1 };  // the second index of the tables below
 
 struct Loops {
-  ForwardLoop forward[3][2];    // by Formula
-  BackwardLoop backward[4][2];  // by Saved
-  double (*sum)(const void* products, int64_t n);
+  ForwardLoop forward[3][2];                                          // by Formula
+  BackwardLoop backward[4][2];                                        // by Saved
   void (*accumulate)(const void* products, int64_t n, double* sums);  // sums[i] += products[i]
 };
 

@@ -8,15 +8,11 @@
 
 namespace leaky_ext::cpu {
 
-constexpr uint16_t kSign = 0x8000;
-
 struct Half {
-  static constexpr uint16_t kInfinity = 0x7c00;
   uint16_t bits;
 };
 
 struct BFloat16 {
-  static constexpr uint16_t kInfinity = 0x7f80;
   uint16_t bits;
 };
 
@@ -60,7 +56,7 @@ LEAKY_HD Half to_half(float value) {
   return {uint16_t(sign | (m + 0xfff + (m >> 13 & 1)) >> 13)};
 }
 
-// A float that rounds on to a half type as the double itself would: the last bit is set where anything was lost.
+// Returns a float that rounds to a half type as the double itself would: the last bit is set if anything was lost.
 LEAKY_HD float round_to_odd(double value) {
   const float nearest = float(value);
   if (double(nearest) == value || nearest != nearest) return nearest;

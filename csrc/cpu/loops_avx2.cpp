@@ -7,12 +7,16 @@
 #pragma GCC target("avx2,fma,f16c,bmi2")
 #endif
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
 #include "chunk.h"
-#include "vec_avx2.h"
+#include "half.h"
+
+#define LEAKY_VECTOR_BYTES 32
 
 namespace leaky_ext::cpu::avx2 {
 #include "loops.inc"

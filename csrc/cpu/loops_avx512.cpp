@@ -13,12 +13,16 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
 #include "chunk.h"
-#include "vec_avx512.h"
+#include "half.h"
+
+#define LEAKY_VECTOR_BYTES 64
 
 namespace leaky_ext::cpu::avx512 {
 #include "loops.inc"

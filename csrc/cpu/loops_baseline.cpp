@@ -4,7 +4,9 @@
 #include <type_traits>
 
 #include "chunk.h"
-#include "vec_generic.h"
+#include "half.h"
+
+#define LEAKY_VECTOR_BYTES 16
 
 namespace leaky_ext::cpu::baseline {
 #include "loops.inc"

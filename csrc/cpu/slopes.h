@@ -1,4 +1,4 @@
-// The slopes in the type that the arithmetic is done in, one or one for each element of a chunk.
+// Slopes in the compute dtype: one for all elements, or one for each element of a chunk.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,7 @@ class Slopes {
  public:
   Slopes(const Alpha& alpha, const Shape& shape) : alpha_(alpha), shape_(shape) {
     const int64_t n = shape.numel();
-    if (uniform() || n == 0 || row() > (n >= 4 * row() ? kTable : kChunk)) return;
+    if (uniform() || n == 0 || row() > kTable) return;
     table_.resize(size_t(std::min(row() + kChunk, n)));
     fill(0, row(), table_.data());
     for (size_t i = size_t(row()); i < table_.size(); ++i) table_[i] = table_[i - size_t(row())];
@@ -51,19 +51,14 @@ class Slopes {
     return with_type(alpha_.dtype, [&](auto* type) { return to_double(as(type)[channel]); });
   }
 
-  // The slopes of elements begin to begin + n, n <= kChunk; `buffer` may be used to hold them.
+  // Returns the slopes of elements begin to begin + n, n <= kChunk; `buffer` may be used to hold them.
   const S* of_elements(int64_t begin, int64_t n, S* buffer) const {
     if (!table_.empty()) return table_.data() + begin % row();
-    if (shape_.inner == 1 && alpha_.data && holds_scalars() && begin % row() + n <= row()) {
-      return static_cast<const S*>(alpha_.data) + begin % row();
-    }
     fill(begin, n, buffer);
     return buffer;
   }
 
  private:
-  bool holds_scalars() const { return alpha_.dtype == (sizeof(S) == 8 ? DType::Float64 : DType::Float32); }
-
   template <typename T>
   const T* as(T*) const {
     return static_cast<const T*>(alpha_.data);

@@ -12,9 +12,8 @@ namespace leaky_ext::cpu {
 // Backward of 256K elements, 64 channels last, 1 thread: 110 us with 1024, 146 with 2048, 189 with 4096.
 constexpr int64_t kChunk = 1024;
 
-// A row of at most this many slopes, one for each element, is written out once for all rows, if there are at least
-// four. 256K elements, 64 channels, runs of 49, 1 thread, where each chunk writes its own and from a table: forward 64
-// and 41 us, backward 135 and 96.
+// A row of at most this many slopes, one for each element, is written out once for all rows. 256K elements, 64 channels,
+// runs of 49, 1 thread, if each chunk writes its own and from a table: forward 64 and 41 us, backward 135 and 96.
 constexpr int64_t kTable = 16384;
 
 // Fewest elements worth a thread of their own; torch's own GRAIN_SIZE. At 64K elements a second thread gains nothing in
@@ -25,34 +24,16 @@ constexpr int64_t kGrain = 32768;
 // to 35.
 constexpr int64_t kPart = 2048;
 
-// The same where d(alpha) is summed: each part leaves a partial sum. Backward of 98K elements, 2 threads: 14.9 us with
+// The same if d(alpha) is summed: each part leaves a partial sum. Backward of 98K elements, 2 threads: 14.9 us with
 // 2048, 14.0 with 8192, 15.6 with 32768; of 1M elements 92.5, 83.8 and 82.7.
 constexpr int64_t kSumPart = 8192;
 
 // Partial sums of d(alpha) held at once, as doubles: 512 KiB, by the contract's bound on memory, not for speed.
 constexpr int64_t kMaxPartials = 65536;
 
-// A run of at least this many elements with one slope is worth a loop of its own; shorter ones share one. 256K
-// elements, 64 channels, 1 thread, own loops and shared: forward, runs of 25: 90 and 36 us, of 64: 49 and 45, of 144:
-// 37 and 55; backward, runs of 25: 155 and 117 us, of 64: 82 and 89, of 144: 62 and 101.
+// In a backward that sums d(alpha), a run of at least this many elements with one slope is worth a loop of its own;
+// shorter ones share one. 256K elements, 64 channels, 1 thread, own loops and shared: runs of 25: 155 and 117 us, of 64:
+// 82 and 89, of 144: 62 and 101.
 constexpr int64_t kRun = 64;
-
-// Outputs into mapped memory are written around the cache (stores.h) from these shares of the last-level cache on, by
-// how many tensors the pass goes over. What is gained must not be lost by a next layer that reads the output at once.
-// Time with ordinary stores / with non-temporal ones, Zen 4 with a last-level cache of 32 MiB, fp32, 2 threads (1
-// thread is never worse from 16 MiB on); a read is torch.clamp_min:
-//   MiB of a tensor            8      16     32     48     64
-//   forward                    0.57   1.25   1.29   1.52   1.53
-//   forward, read              0.61   1.01   1.07   1.22   1.33
-//   forward + mask, read       0.59   0.83   1.15   1.18   1.20
-//   backward from mask, read   0.69   0.95   1.11   1.15   1.27
-//   backward from x            1.04   1.53   1.30   1.30   1.28
-//   backward from x, read      0.86   1.15   1.11   1.23   1.32
-// bfloat16 at 16 MiB: backward from x 1.22, read 0.92; at 32 MiB 1.16 and 1.08.
-constexpr double kStreamTwo = 1, kStreamThree = 0.5;
-
-// Bounds of what is taken for the last-level cache; the upper one also where the system tells nothing. A virtual
-// machine may be told the size of a cache that it shares with others.
-constexpr int64_t kLeastCache = int64_t(4) << 20, kMostCache = int64_t(32) << 20;
 
 }  // namespace leaky_ext::cpu

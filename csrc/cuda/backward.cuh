@@ -10,6 +10,7 @@ namespace leaky_ext::cuda {
 
 template <typename Operand, typename Kind>
 struct Backward {
+  using OperandType = Operand;
   using Index = typename Operand::Index;
 
   Operand grad, saved, output;  // output: grad_x, with null data if it is not wanted, and the places of the mask's bits

@@ -5,19 +5,8 @@
 namespace leaky_ext::cuda {
 namespace {
 
-template <typename Operand, typename Kind>
-struct BackwardFlat : Backward<Operand, Kind> {
-  Channels<typename Operand::Index> channels;
-  typename Operand::Index whole_tiles;  // followed by one that is cut short, or by none
-
-  BackwardFlat(const BackwardArgs& args, Kind kind)
-      : Backward<Operand, Kind>(args, kind),
-        channels(args.shape),
-        whole_tiles(args.shape.numel() / kTileElements<Operand>) {}
-};
-
 template <typename Operand, typename Kind, typename V, typename Whole>
-__device__ __forceinline__ void backward_tile(const BackwardFlat<Operand, Kind>& p, typename Operand::Index tile,
+__device__ __forceinline__ void backward_tile(const Flat<Backward<Operand, Kind>>& p, typename Operand::Index tile,
                                               OneSlope<V>& one_slope, Whole whole) {
   const TilePacks<Operand> packs(whole, tile, p.numel);
   const Inputs<Operand> in(p, packs);
@@ -38,7 +27,7 @@ constexpr int kFlatResident = sizeof(typename Operand::Index) + sizeof(typename 
 
 template <typename Operand, typename Kind>
 __global__ void __launch_bounds__(kThreads, kFlatResident<Operand>)
-    backward_flat_kernel(const BackwardFlat<Operand, Kind> p) {
+    backward_flat_kernel(const Flat<Backward<Operand, Kind>> p) {
   OneSlope<Wide<typename Operand::T>> slope(p.alpha, 0);
   for_tiles<Operand>(p.whole_tiles, [&](auto tile, auto whole) { backward_tile(p, tile, slope, whole); });
 }
@@ -52,7 +41,7 @@ void backward_flat(const BackwardArgs& args, Access access, const Launch& launch
     with_backward_kind<Operand, Saved::Input, Saved::Output, Saved::Mask>(args, many_slopes, [&](auto kind) {
       using Kind = decltype(kind);
       launch_tiles<Operand, backward_flat_kernel<Operand, Kind>>(
-          "backward_flat", BackwardFlat<Operand, Kind>(args, kind), args.shape.numel(), launch);
+          "backward_flat", Flat<Backward<Operand, Kind>>(args, kind), args.shape.numel(), launch);
     });
   });
 }

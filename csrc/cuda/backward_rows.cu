@@ -87,19 +87,17 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + si
   if (threadIdx.x == 0) p.sums.store(blockIdx.x, int64_t(channel), sum);
 }
 
-template <typename Operand, typename Kind>
-void launch_rows(const BackwardArgs& args, Kind kind, const ReductionPlan& plan, const Launch& launch) {
-  launch_kernel("backward_rows", backward_rows_kernel<Operand, Kind>, plan.splits * args.shape.channels,
-                BackwardRows<Operand, Kind>(args, kind, plan, launch), launch);
-}
-
 }  // namespace
 
 void backward_rows(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch) {
   with_operand(args.dtype, args.shape.numel(), plan.access, [&](auto operand) {
     using Operand = typename decltype(operand)::Type;
     with_backward_kind<Operand, Saved::Input, Saved::Output, Saved::OutputAndMask>(
-        args, args.shape.channels > 1, [&](auto kind) { launch_rows<Operand>(args, kind, plan, launch); });
+        args, args.shape.channels > 1, [&](auto kind) {
+          using Kind = decltype(kind);
+          launch_kernel("backward_rows", backward_rows_kernel<Operand, Kind>, plan.splits * args.shape.channels,
+                        BackwardRows<Operand, Kind>(args, kind, plan, launch), launch);
+        });
   });
 }
 

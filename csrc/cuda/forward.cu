@@ -1,4 +1,4 @@
-// The choice of the kernel for a forward pass: y, and where it is wanted the mask of the negative elements.
+// Chooses the kernel of a forward pass: y, and the mask of the negative elements if it is wanted.
 #include "forward.cuh"
 
 namespace leaky_ext::cuda {

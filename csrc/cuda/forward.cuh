@@ -15,6 +15,7 @@ inline bool has_many_slopes(const ForwardArgs& args) {
 
 template <typename Operand, typename Kind>
 struct Forward {
+  using OperandType = Operand;
   using Index = typename Operand::Index;
 
   Operand x, y;

@@ -44,23 +44,21 @@ __global__ void __launch_bounds__(kThreads, 3) forward_columns_kernel(const Forw
   if (tile == p.columns.whole_tiles) forward_tile(p, column, tile, slope_of, std::false_type());
 }
 
-template <typename Operand, typename Kind>
-void launch_columns(const ForwardArgs& args, Kind kind, const Launch& launch) {
-  const int64_t numel = args.shape.numel();
-  constexpr auto kKernel = forward_columns_kernel<Operand, Kind>;
-  const auto columns = make_columns(numel, args.shape.channels * args.shape.inner, Operand::kWidth, 8, 0,
-                                    most_blocks<kKernel>("forward_columns", launch), numel);
-  launch_kernel("forward_columns", kKernel, columns.blocks(), ForwardColumns<Operand, Kind>(args, kind, columns),
-                launch);
-}
-
 }  // namespace
 
 void forward_columns(const ForwardArgs& args, Access access, const Launch& launch) {
   with_operand(args.dtype, args.shape.numel(), access, [&](auto operand) {
     using Operand = typename decltype(operand)::Type;
     if constexpr (Operand::kWidth > 1) {
-      with_forward_kind<Operand, true>(args, [&](auto kind) { launch_columns<Operand>(args, kind, launch); });
+      with_forward_kind<Operand, true>(args, [&](auto kind) {
+        using Kind = decltype(kind);
+        constexpr auto kKernel = forward_columns_kernel<Operand, Kind>;
+        const int64_t numel = args.shape.numel();
+        const auto columns = make_columns(numel, args.shape.channels * args.shape.inner, Operand::kWidth, 8, 0,
+                                          most_blocks<kKernel>("forward_columns", launch), numel);
+        launch_kernel("forward_columns", kKernel, columns.blocks(), ForwardColumns<Operand, Kind>(args, kind, columns),
+                      launch);
+      });
     }
   });
 }

@@ -4,19 +4,8 @@
 namespace leaky_ext::cuda {
 namespace {
 
-template <typename Operand, typename Kind>
-struct ForwardFlat : Forward<Operand, Kind> {
-  Channels<typename Operand::Index> channels;
-  typename Operand::Index whole_tiles;  // followed by one that is cut short, or by none
-
-  ForwardFlat(const ForwardArgs& args, Kind kind)
-      : Forward<Operand, Kind>(args, kind),
-        channels(args.shape),
-        whole_tiles(args.shape.numel() / kTileElements<Operand>) {}
-};
-
 template <typename Operand, typename Kind, typename V, typename Whole>
-__device__ __forceinline__ void forward_tile(const ForwardFlat<Operand, Kind>& p, typename Operand::Index tile,
+__device__ __forceinline__ void forward_tile(const Flat<Forward<Operand, Kind>>& p, typename Operand::Index tile,
                                              OneSlope<V>& one_slope, Whole whole) {
   constexpr int kPacks = Packs<Operand>::kPacks;
   const TilePacks<Operand> packs(whole, tile, p.numel);
@@ -32,15 +21,9 @@ __device__ __forceinline__ void forward_tile(const ForwardFlat<Operand, Kind>& p
 }
 
 template <typename Operand, typename Kind>
-__global__ void __launch_bounds__(kThreads, 4) forward_flat_kernel(const ForwardFlat<Operand, Kind> p) {
+__global__ void __launch_bounds__(kThreads, 4) forward_flat_kernel(const Flat<Forward<Operand, Kind>> p) {
   OneSlope<Wide<typename Operand::T>> slope(p.alpha, 0);
   for_tiles<Operand>(p.whole_tiles, [&](auto tile, auto whole) { forward_tile(p, tile, slope, whole); });
-}
-
-template <typename Operand, typename Kind>
-void launch_flat(const ForwardArgs& args, Kind kind, const Launch& launch) {
-  launch_tiles<Operand, forward_flat_kernel<Operand, Kind>>("forward_flat", ForwardFlat<Operand, Kind>(args, kind),
-                                                            args.shape.numel(), launch);
 }
 
 }  // namespace
@@ -48,7 +31,11 @@ void launch_flat(const ForwardArgs& args, Kind kind, const Launch& launch) {
 void forward_flat(const ForwardArgs& args, Access access, const Launch& launch) {
   with_operand(args.dtype, args.shape.numel(), access, [&](auto operand) {
     using Operand = typename decltype(operand)::Type;
-    with_forward_kind<Operand, false, true>(args, [&](auto kind) { launch_flat<Operand>(args, kind, launch); });
+    with_forward_kind<Operand, false, true>(args, [&](auto kind) {
+      using Kind = decltype(kind);
+      launch_tiles<Operand, forward_flat_kernel<Operand, Kind>>(
+          "forward_flat", Flat<Forward<Operand, Kind>>(args, kind), args.shape.numel(), launch);
+    });
   });
 }
 

@@ -1,5 +1,5 @@
 // Index arithmetic: division by a number known at launch, channels, and the places of strided elements.
-// Index is uint32_t where the tensor has fewer than 2^31 elements, else uint64_t.
+// Index is uint32_t if the tensor has fewer than 2^31 elements, else uint64_t.
 #pragma once
 
 #include <cstdint>
@@ -63,7 +63,7 @@ struct Strides {
     }
   }
 
-  // Of some packs at once: each dimension is looked up once, and the divisions overlap.
+  // Finds n packs at once: each dimension is looked up once, and the divisions overlap.
   template <int n>
   __device__ __forceinline__ void offsets(const uint64_t (&i)[n], int64_t (&offset)[n]) const {
     if (ndim == 0) {

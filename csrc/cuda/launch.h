@@ -132,6 +132,19 @@ int64_t most_blocks(const char* name, const Launch& launch) {
 template <typename Operand>
 constexpr int64_t kTileElements = int64_t(kThreads) * Operand::kWidth * packs_in_flight(Operand::kWidth);
 
+// The parameters of a kernel that goes over all tiles. Base is Forward or Backward.
+template <typename Base>
+struct Flat : Base {
+  Channels<typename Base::Index> channels;
+  typename Base::Index whole_tiles;  // followed by one that is cut short, or by none
+
+  template <typename Args, typename Kind>
+  Flat(const Args& args, Kind kind)
+      : Base(args, kind),
+        channels(args.shape),
+        whole_tiles(args.shape.numel() / kTileElements<typename Base::OperandType>) {}
+};
+
 // Launches a kernel that has its tiles from for_tiles.
 template <typename Operand, auto kKernel, typename Params>
 void launch_tiles(const char* name, const Params& params, int64_t numel, const Launch& launch) {

@@ -28,29 +28,16 @@ template <typename T>
 using Wide = decltype(widen(T()));
 
 // Rounds to T, once.
-template <typename T>
-__device__ __forceinline__ T narrow(double v) {
-  return T(v);
-}
-template <>
-__device__ __forceinline__ Half narrow<Half>(double v) {
-  return __double2half(v);
-}
-template <>
-__device__ __forceinline__ BFloat16 narrow<BFloat16>(double v) {
-  return __double2bfloat16(v);
-}
-template <typename T>
-__device__ __forceinline__ T narrow(float v) {
-  return T(v);
-}
-template <>
-__device__ __forceinline__ Half narrow<Half>(float v) {
-  return __float2half_rn(v);
-}
-template <>
-__device__ __forceinline__ BFloat16 narrow<BFloat16>(float v) {
-  return __float2bfloat16_rn(v);
+template <typename T, typename V>
+__device__ __forceinline__ T narrow(V v) {
+  constexpr bool kDouble = std::is_same_v<V, double>;
+  if constexpr (std::is_same_v<T, Half>) {
+    return kDouble ? __double2half(v) : __float2half_rn(v);
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    return kDouble ? __double2bfloat16(v) : __float2bfloat16_rn(v);
+  } else {
+    return T(v);
+  }
 }
 
 // 16 bytes of elements, and their values in the arithmetic type.
@@ -62,30 +49,22 @@ struct alignas(sizeof(T) * kWidth) Pack {
   T v[kWidth];
 };
 
-// Rounds a pack. Two elements of 16 bits take one instruction.
+// Rounds two elements in one instruction.
+__device__ __forceinline__ __half2 narrow_two(Half, float a, float b) { return __floats2half2_rn(a, b); }
+__device__ __forceinline__ __nv_bfloat162 narrow_two(BFloat16, float a, float b) { return __floats2bfloat162_rn(a, b); }
+
 template <typename T, int kWidth>
 __device__ __forceinline__ Pack<T, kWidth> narrow_pack(const Wide<T> (&values)[kWidth]) {
   Pack<T, kWidth> pack;
+  if constexpr (sizeof(T) == 2) {
+    alignas(16) decltype(narrow_two(T(), 0, 0)) pairs[kWidth / 2];
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) pack.v[j] = narrow<T>(values[j]);
-  return pack;
-}
-template <>
-__device__ __forceinline__ Pack<Half, 8> narrow_pack<Half, 8>(const float (&values)[8]) {
-  alignas(16) __half2 pairs[4];
+    for (int j = 0; j < kWidth / 2; ++j) pairs[j] = narrow_two(T(), values[2 * j], values[2 * j + 1]);
+    memcpy(&pack, pairs, sizeof pack);
+  } else {
 #pragma unroll
-  for (int j = 0; j < 4; ++j) pairs[j] = __floats2half2_rn(values[2 * j], values[2 * j + 1]);
-  Pack<Half, 8> pack;
-  memcpy(&pack, pairs, sizeof pack);
-  return pack;
-}
-template <>
-__device__ __forceinline__ Pack<BFloat16, 8> narrow_pack<BFloat16, 8>(const float (&values)[8]) {
-  alignas(16) __nv_bfloat162 pairs[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) pairs[j] = __floats2bfloat162_rn(values[2 * j], values[2 * j + 1]);
-  Pack<BFloat16, 8> pack;
-  memcpy(&pack, pairs, sizeof pack);
+    for (int j = 0; j < kWidth; ++j) pack.v[j] = narrow<T>(values[j]);
+  }
   return pack;
 }
 
@@ -95,8 +74,8 @@ struct alignas(16) Words {
   uint32_t words[4];
 };
 
-// The operands below: `places` tells where packs lie, given the numbers of their first elements. `count` is how many
-// elements of a pack there are: less than kWidth at the end of a tensor, and 0 past it. What is not there is read as 0.
+// The operands below: `places` returns where packs lie, given the numbers of their first elements. `count` is how many
+// elements of a pack exist: less than kWidth at the end of a tensor, and 0 past it. The others are read as 0.
 
 // Packs of 16 bytes.
 template <typename T_, typename Index_, typename View>
@@ -202,7 +181,7 @@ struct Strided {
   }
 };
 
-// How many elements of the pack at i there are.
+// Returns how many elements of the pack at i exist.
 template <typename Operand>
 __device__ __forceinline__ int elements_at(uint64_t i, uint64_t end) {
   return i >= end ? 0 : end - i < Operand::kWidth ? int(end - i) : Operand::kWidth;
@@ -234,8 +213,8 @@ struct TilePacks : Packs<Operand> {
   }
 };
 
-// Calls body(tile, whole) for the tiles of a block, whole ones first. Of packs a block has one tile. Where elements are
-// read one by one it takes tile after tile: what comes before the first is much there, and is done once.
+// Calls body(tile, whole) for the tiles of a block, whole ones first. A block of a packed kernel has one tile. A block of
+// a scalar kernel loops over tiles, because its setup is expensive.
 template <typename Operand, typename Body>
 __device__ __forceinline__ void for_tiles(typename Operand::Index whole_tiles, Body body) {
   typename Operand::Index tile = blockIdx.x;

@@ -82,7 +82,7 @@ class OneSlope {
   bool converted_ = false;
 };
 
-// The slope of each pack, where a pack has one: loaded when the loads of the data are issued.
+// Finds the slope of each pack, if a pack has one slope. Call it after the loads of the data are issued.
 template <typename Operand, typename Params, typename V>
 __device__ __forceinline__ void pack_slopes(const Params& p, const Packs<Operand>& packs, OneSlope<V>& one_slope,
                                             V (&alpha)[Packs<Operand>::kPacks]) {

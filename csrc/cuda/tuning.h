@@ -21,7 +21,8 @@ namespace leaky_ext::cuda {
 
 constexpr int kThreads = LEAKY_CUDA_THREADS;  // of every block; a power of two
 
-// Packs of `width` elements that a thread has in flight. Of 8 elements fewer: their float values fill the registers.
+// Packs of `width` elements that a thread has in flight. Fewer for packs of 8 elements, whose float values fill the
+// registers.
 constexpr int packs_in_flight(int width) { return width == 8 ? 2 : 4; }
 
 // Tensors with fewer elements are indexed in 32 bits.
@@ -33,10 +34,10 @@ constexpr int64_t kPartials = LEAKY_CUDA_PARTIALS;
 // The largest grids of kernels whose blocks take tile after tile; the others have a block for each tile, which is
 // fastest (H200, 64M elements: forward + mask 137 us; 8 waves of resident blocks 141, 2 waves 148).
 //
-// Blocks of a reduction, for each multiprocessor: whole waves where two, three, four, six or eight of them are resident
+// Blocks of a reduction, for each multiprocessor: whole waves if two, three, four, six or eight of them are resident
 // at once. Each has a partial sum (64M elements in bf16: 103.0 us; 12 blocks 104.5, 6 blocks 107.7).
 constexpr int kBlocksReduction = 24;
-// Waves of resident blocks where elements are read one by one, and by columns, where a block reads its slopes first
+// Waves of resident blocks if elements are read one by one, and by columns, whose blocks read their slopes first
 // (bf16 channels last, forward and backward from the mask: 8 waves 70.5 and 75.5 us, 16 waves 69.5 and 77.7, a block
 // for each tile 72.8 and 81.5).
 constexpr int kWaves = 8;
@@ -45,7 +46,7 @@ constexpr int kWaves = 8;
 // column. A larger reduction needs a second launch to add up partial sums, and is split as far as that pays.
 constexpr int kPacksOfOneBlock = 8;
 
-// Tensors of up to this many elements get d(alpha) in one launch where that takes a less even split.
+// Tensors of up to this many elements get d(alpha) in one launch, even if its split is less even.
 constexpr int64_t kOneLaunch = LEAKY_CUDA_ONE_LAUNCH;
 
 // Rows (the elements of one channel that lie together) from this many bytes on are read row by row.

@@ -1,5 +1,5 @@
 // The CPU kernels against the oracle: every dtype, formula, layout and kind of saved tensor. LEAKY_EXT_CPU chooses the
-// instruction set, LEAKY_EXT_STREAM_BYTES=0 non-temporal stores wherever an output is aligned; no torch, no Python.
+// instruction set; no torch, no Python.
 #include "support.h"
 #include "trial.h"
 
