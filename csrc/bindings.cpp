@@ -20,6 +20,7 @@ namespace py = pybind11;
 using at::Tensor;
 
 PyTypeObject* parameter_type = nullptr;
+PyObject* fx_globals = nullptr;  // the dict of torch.fx._symbolic_trace, which holds the flag of an active trace
 
 // A tensor that nothing but the dispatcher needs to see: of no subclass, in no transform.
 bool is_plain(PyObject* object) {
@@ -69,13 +70,16 @@ PyObject* activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
-// A borrowed item of a dict, null if it has none. A dict of a subclass may have rules of its own.
-PyObject* item(PyObject* dict, PyObject* key) {
-  return dict && key && PyDict_CheckExact(dict) ? PyDict_GetItemWithError(dict, key) : nullptr;
+// Returns an item of a dict, or null. A dict of a subclass may have rules of its own.
+py::object item(const py::handle dict, PyObject* key) {
+  PyObject* found = dict && key && PyDict_CheckExact(dict.ptr()) ? PyDict_GetItemWithError(dict.ptr(), key) : nullptr;
+  return py::reinterpret_borrow<py::object>(found);
 }
 
-// module_activation(x, module), positional: the call of a module of modules.py that has no bounds. In Python each of its
-// attributes takes 40 ns, since nn.Module has a __getattr__, and a parameter 600.
+// module_activation(x, module), positional: the call of a module of modules.py without bounds. In Python each attribute
+// takes 40 ns, because nn.Module has a __getattr__, and a parameter 600 ns. Declines
+// - subclasses, which may override any attribute: `formulas` must be in the dict of the class itself;
+// - while torch.fx traces: the slope must become a node of the graph.
 PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   static PyObject* const names[] = {
@@ -84,25 +88,25 @@ PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) 
       PyUnicode_InternFromString("channel_dim"), PyUnicode_InternFromString("inplace"),
       PyUnicode_InternFromString("save"),        PyUnicode_InternFromString("input")};
   const auto [slope_name, formulas, parameters, bounds, dim, inplace, save, input] = names;
-  if (count != 2) Py_RETURN_NOTIMPLEMENTED;
-  PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(args[1]));
+  static PyObject* const is_tracing = PyUnicode_InternFromString("_is_fx_tracing_flag");
+  if (count != 2 || item(fx_globals, is_tracing).ptr() != Py_False) Py_RETURN_NOTIMPLEMENTED;
+  PyTypeObject* const type = Py_TYPE(args[1]);
+  const py::object numbers = item(type->tp_dict, formulas);
+  if (!numbers) Py_RETURN_NOTIMPLEMENTED;
   const auto vars = py::reinterpret_steal<py::object>(PyObject_GenericGetDict(args[1], nullptr));
-  const auto name = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, slope_name));
-  const auto numbers = py::reinterpret_steal<py::object>(PyObject_GetAttr(type, formulas));
-  PyObject* slope = item(vars.ptr(), name.ptr());  // a float
-  if (slope == nullptr) slope = item(item(vars.ptr(), parameters), name.ptr());
-  PyObject* const flag = item(vars.ptr(), inplace);
-  PyObject* const formula = item(numbers.ptr(), flag == Py_True ? input : item(vars.ptr(), save));
-  PyObject* const channel_dim = item(vars.ptr(), dim);
-  PyObject* const no_bounds = item(vars.ptr(), bounds);
-  if (PyErr_Occurred()) return nullptr;
-  if (slope == nullptr || formula == nullptr || no_bounds != Py_None || channel_dim == nullptr || flag == nullptr ||
-      !PyLong_CheckExact(channel_dim) || !PyBool_Check(flag)) {
+  const auto name = py::reinterpret_steal<py::object>(PyObject_GetAttr(reinterpret_cast<PyObject*>(type), slope_name));
+  py::object slope = item(vars, name.ptr());  // a float
+  if (!slope) slope = item(item(vars, parameters), name.ptr());
+  const py::object flag = item(vars, inplace), channel_dim = item(vars, dim), no_bounds = item(vars, bounds);
+  const py::object formula = item(numbers, flag.ptr() == Py_True ? input : item(vars, save).ptr());
+  if (PyErr_Occurred()) PyErr_Clear();  // an attribute of a wrong type: Python raises what it is
+  if (!slope || !formula || no_bounds.ptr() != Py_None || !channel_dim || !PyLong_CheckExact(channel_dim.ptr()) ||
+      !flag || !PyBool_Check(flag.ptr())) {
     Py_RETURN_NOTIMPLEMENTED;
   }
-  const int64_t channel = PyLong_AsLongLong(channel_dim), number = PyLong_AsLongLong(formula);
+  const int64_t channel = PyLong_AsLongLong(channel_dim.ptr()), number = PyLong_AsLongLong(formula.ptr());
   if (PyErr_Occurred()) return nullptr;
-  return call(args[0], slope, channel, number, flag == Py_True);
+  return call(args[0], slope.ptr(), channel, number, flag.ptr() == Py_True);
   END_HANDLE_TH_ERRORS
 }
 
@@ -149,6 +153,7 @@ PYBIND11_MODULE(_C, m) {
   using namespace leaky_ext;
   parameter_type =
       reinterpret_cast<PyTypeObject*>(py::object(py::module_::import("torch.nn").attr("Parameter")).release().ptr());
+  fx_globals = py::object(py::module_::import("torch.fx._symbolic_trace").attr("__dict__")).release().ptr();
   for (PyMethodDef& function : functions) {
     m.add_object(function.ml_name, py::reinterpret_steal<py::object>(PyCFunction_New(&function, nullptr)));
   }

@@ -1,7 +1,7 @@
 """The activations as modules: PReLU, LearnableLeakyReLU and StraightThroughReLU."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,10 @@ from .operators.bounds import clamp_slope
 
 Bounds = tuple[float, float]
 
+# What a module computes, by `save`. The native call looks up `formulas` in the class itself and so declines a subclass,
+# which may override any attribute.
+_LEAKY = {"input": LEAKY_RELU, "output": LEAKY_RELU_SIGNED}
+_RELU = {"input": RELU}
 _PRELU = nn.PReLU(device="meta")  # an argument of tracer.is_leaf_module
 
 
@@ -27,7 +31,6 @@ class Slope(nn.Module):
     learnable = True  # whether the slope is a parameter
     loads_without = False  # whether a state_dict may lack the slope, because it was saved before `convert` added one
     save = "input"
-    formulas: ClassVar[dict[str, int]] = {"input": LEAKY_RELU, "output": LEAKY_RELU_SIGNED}  # by `save`
 
     def __init__(
         self,
@@ -86,7 +89,6 @@ class Slope(nn.Module):
                 raise RuntimeError(f"{self}: {self.slope_name} is computed from other parameters: none to project")
             slope.clamp_(*self.alpha_bounds)
 
-    @final
     def slope(self) -> Tensor | float:
         """Return the slope that forward uses: clamped to `alpha_bounds`, if given. The parameter does not change."""
         slope = getattr(self, self.slope_name)
@@ -161,6 +163,7 @@ class PReLU(Slope, nn.PReLU):
     """
 
     slope_name = "weight"
+    formulas = _LEAKY
 
     def __init__(
         self,
@@ -217,6 +220,7 @@ class LearnableLeakyReLU(Slope):
     """
 
     alpha: nn.Parameter
+    formulas = _LEAKY
 
 
 class StraightThroughReLU(Slope):
@@ -238,7 +242,7 @@ class StraightThroughReLU(Slope):
     Input, output and errors are those of :class:`LearnableLeakyReLU`.
     """
 
-    formulas: ClassVar[dict[str, int]] = {"input": RELU}
+    formulas = _RELU
 
     def __init__(
         self,

@@ -303,6 +303,48 @@ def test_options_that_change_are_followed():
     assert torch.equal(x.grad, torch.where(x >= 0, 1.0, 0.5))
 
 
+class HalvedSlope(LearnableLeakyReLU):
+    def slope(self):
+        return super().slope() / 2
+
+
+class HalvedAlpha(LearnableLeakyReLU):
+    @property
+    def alpha(self):
+        return self._parameters["alpha"] / 2
+
+
+class NeverInPlace(LearnableLeakyReLU):
+    inplace = property(lambda self: False, lambda self, value: vars(self).update(inplace=value))
+
+
+@pytest.mark.parametrize(
+    "module", [HalvedSlope(init=0.5), HalvedAlpha(init=0.5), NeverInPlace(init=0.25, inplace=True)]
+)
+def test_a_subclass_may_override_any_attribute(module):
+    x = torch.randn(5, 4)
+    before = x.clone()
+    assert torch.equal(module(x), reference.learnable_leaky_relu(before, 0.25)) and torch.equal(x, before)
+
+
+@pytest.mark.parametrize("make", [PReLU, LearnableLeakyReLU, functools.partial(StraightThroughReLU, learnable=True)])
+def test_a_trace_does_not_fix_the_slope_for_a_constant_input(make):
+    class OfBuffer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = make()
+            self.register_buffer("constant", torch.tensor([-1.0, 2.0]))
+
+        def forward(self, x):
+            return x * self.act(self.constant)
+
+    model = OfBuffer()
+    graph = torch.fx.symbolic_trace(model)
+    for _ in range(2):
+        graph(torch.ones(2)).sum().backward()
+    assert [p.grad for p in model.parameters()] == [torch.tensor([-2.0])]
+
+
 @pytest.mark.parametrize("make", [PReLU, functools.partial(StraightThroughReLU, learnable=True)])
 def test_slopes_that_are_computed_are_followed(make):
     class Square(nn.Module):
