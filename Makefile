@@ -31,7 +31,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 bench: $(BUILT)  ## networks and operators beside PyTorch's own: a minute or two
-	$(BIN)/python -m benchmarks run --quick
+	$(BIN)/python -m benchmarks run --quick calls operators networks networks-compiled
 
 test: $(BUILT)  ## the tests for every change: a few minutes
 	$(PYTEST) -m "not slow"

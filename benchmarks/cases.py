@@ -151,7 +151,8 @@ def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
     for case in networks(threads=threads, quick=quick):
         wanted = case.subject == "MLP" if quick else not NETWORKS[case.subject].large
         if wanted and case.task == TRAINING and case.malloc == "default":
-            yield replace(case, suite="networks-compiled", compiled=True, contenders=NETWORK_CONTENDERS)
+            contenders = ("learnable", "PReLU") if quick else NETWORK_CONTENDERS
+            yield replace(case, suite="networks-compiled", compiled=True, contenders=contenders)
 
 
 def trained(*, threads: int, quick: bool) -> Iterator[Case]:

@@ -34,6 +34,19 @@ def test_learnable_matches_the_reference(channels, save):
     torch.testing.assert_close(module.alpha.grad, alpha2.grad)
 
 
+@pytest.mark.parametrize(
+    "make", [PReLU, LearnableLeakyReLU, lambda *args, **options: StraightThroughReLU(0.1, True, *args, **options)]
+)
+def test_slopes_go_with_channel_dim(make):
+    slopes, x = torch.linspace(0.1, 0.7, 7), torch.randn(5, 6, 7, requires_grad=True)
+    module = make(7, channel_dim=-1)
+    with torch.no_grad():
+        module.slope().copy_(slopes)
+    module(x).sum().backward()
+    torch.testing.assert_close(x.grad, torch.where(x >= 0, 1.0, slopes))
+    torch.testing.assert_close(module.slope().grad, x.detach().clamp(max=0).sum((0, 1)))
+
+
 def test_inplace_overwrites_the_input_with_slopes_of_the_last_dimension():
     module = LearnableLeakyReLU(7, init=0.2, channel_dim=-1, inplace=True)
     x = torch.randn(5, 6, 7, requires_grad=True)
