@@ -140,7 +140,7 @@ def rows(device: str, only: str, steps: int, threads: int) -> Iterator[dict[str,
                 torch.cuda.empty_cache()
 
 
-def main(words: list[str] | None = None) -> None:
+def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", default="", metavar="TEXT", help="networks with this in their names")
@@ -148,7 +148,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: torch's")
     parser.add_argument("--write", action="store_true", help="the page of this machine in docs/benchmarks")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page, elsewhere")
-    options = parser.parse_args(words)
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> None:
+    options = parse(words)
     table: list[dict[str, str]] = []
     machine = this_machine(options.device)
     path = options.out or (ROOT / "docs/benchmarks" / f"profile-{machine.slug}.md" if options.write else None)

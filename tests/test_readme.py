@@ -65,6 +65,10 @@ def check_command(words: list[str], targets: list[str]) -> None:
         from benchmarks.__main__ import parse
 
         parse(words[3:])
+    elif words[:3] == ["python", "-m", "benchmarks.profile"]:
+        from benchmarks.profile import parse as parse_profile
+
+        parse_profile(words[3:])
     elif words[:3] == ["python", "-m", "pytest"]:
         assert all((ROOT / word).exists() for word in words[3:] if word.endswith(".py")), words
     elif words[:2] == ["python", "-c"]:
