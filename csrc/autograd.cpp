@@ -1,7 +1,7 @@
 // The operators at the dispatcher's Autograd key: what is saved for backward, gradients of every order, tangents.
 //
-// Nodes are written by hand, as ATen's own are: functorch refuses a torch::autograd::Function, and it costs 1.2 us more
-// for forward and backward. backward is an operator of the same kind, so derivatives of any order follow.
+// Nodes are written by hand, as ATen's are: torch.func does not support a torch::autograd::Function, which also costs
+// 1.2 us more for forward and backward. backward is an operator too, so it has derivatives of any order.
 #include "autograd.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -34,8 +34,8 @@ bool under_functorch() {
   return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
-// Returns whether a transform, a tracer, a compiler or a tensor subclass looks at the call. Then x is saved: a packed
-// mask cannot be batched or sharded, and a compiler wants to choose what it saves.
+// Returns true if a transform, a tracer, a compiler or a tensor subclass observes the call. Then x is saved: a packed
+// mask cannot be batched or sharded, and a compiler chooses what it saves.
 bool is_observed(const Tensor& x) {
   constexpr c10::DispatchKeySet wrappers{c10::DispatchKey::Python, c10::DispatchKey::FuncTorchBatched,
                                          c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::Functionalize};
@@ -48,7 +48,7 @@ bool is_observed(const Tensor& x) {
 
 bool has_kernels(const Tensor& x) { return (x.is_cpu() || x.is_cuda()) && x.layout() == at::kStrided; }
 
-// Computes backward from x, in x's dtype: an x that was rebuilt may be wider than grad.
+// Computes backward from x, in x's dtype: an x that was computed from y may be wider than grad.
 Pair backward_from_input(const Tensor& grad, const Tensor& x, const SlopeArg& slope, Need need) {
   auto [grad_x, grad_alpha] =
       operators::Backward::call(grad.to(x.scalar_type()), x, std::nullopt, slope.alpha, slope.value, slope.channel_dim,
@@ -62,7 +62,7 @@ Tensor times_slope_where_negative(const Tensor& t, const Tensor& x, const SlopeA
 
 void add(Tensor& sum, const Tensor& term) { sum = sum.defined() ? at::add(sum, term) : term; }
 
-// Returns the operator's number of what was saved. Numbers 4 and 5 tell a compiler which formula x was the input of.
+// Returns the operator's number for what was saved. 4 and 5 tell Inductor which formula produced y.
 int64_t kind_number(const Unpacked& from, Need need) {
   if (from.kind != int64_t(Saved::Input)) return from.kind;
   if (from.formula == int64_t(Formula::ReLU) && !need[1]) return kInputOfReLU;
@@ -85,7 +85,7 @@ struct ForwardNode : SavingNode<ForwardNode> {
     const Saved kind = saved_of(from.kind);
     if (kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
       Tensor x = formulas::rebuild_input(grad, from.saved, from.mask, from.slope(), kind, stride);
-      // grad_x joins a graph even where grad is a constant; its derivative by x is 0.
+      // grad_x requires grad even if grad is a constant; its derivative with respect to x is 0.
       if (kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
       both = backward_from_input(grad, x, from.slope(), need);
     } else {
@@ -98,7 +98,7 @@ struct ForwardNode : SavingNode<ForwardNode> {
   }
 };
 
-// The derivative of backward by grad, x (saved) and alpha, where u and v are what arrives for grad_x and grad_alpha.
+// Computes the derivative of backward by grad, x (saved) and alpha. u and v are the gradients of grad_x and grad_alpha.
 struct BackwardNode : SavingNode<BackwardNode> {
   std::string name() const override { return "LearnableLeakyReluBackwardBackward0"; }
 
@@ -114,7 +114,7 @@ struct BackwardNode : SavingNode<BackwardNode> {
   }
 };
 
-// Returns the tangent, which is that of leaky ReLU for both formulas; undefined if no argument has a tangent.
+// Returns the tangent of leaky ReLU, for all formulas; undefined if no argument has a tangent.
 Tensor forward_tangent(const Tensor& x, const SlopeArg& slope) {
   const Tensor& x_t = x._fw_grad(0);
   const Tensor alpha_t = slope.alpha ? slope.alpha->_fw_grad(0) : Tensor();
@@ -141,7 +141,7 @@ std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formul
               "straight_through_relu, or alpha.detach() if alpha is not to be learned");
   check_arguments(x, slope);
   if (positive_by_bounds(*slope.alpha, x.scalar_type())) return Saved::Output;
-  if (!slope.alpha->is_cpu()) return Saved::OutputAndMask;  // to look at the slopes would be to wait for the device
+  if (!slope.alpha->is_cpu()) return Saved::OutputAndMask;  // reading the slopes would wait for the device
   const SlopeSigns signs = signs_of(*slope.alpha, x.scalar_type());
   TORCH_CHECK_VALUE(signs != SlopeSigns::Zero,
                     "leaky_ext: x cannot be rebuilt from the output where alpha is 0: use save='input'; alpha is ",
@@ -163,14 +163,14 @@ Pair forward(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, i
       const auto [y, mask] = forward(keys, x.clone(), slope, number, want_mask, false);
       return {x.copy_(y), mask};
     }
-    // y alone will tell the sign of x
+    // only y is saved: its sign bit must be the sign of x
     if (kind == Saved::Output) formula = Formula::LeakyReLUSigned;
   }
   const bool takes_mask = want_mask || kind == Saved::Mask || kind == Saved::OutputAndMask;
   const Tensor tangent = forward_tangent(x, slope);
 
   decltype(make_node<ForwardNode>()) node;
-  if (needs_graph) {  // edges before x changes: afterwards a view that was written to has another grad_fn
+  if (needs_graph) {  // edges before x changes: writing to a view changes its grad_fn
     node = make_node<ForwardNode>();
     node->set_next_edges(slope.alpha ? collect_next_edges(x, *slope.alpha) : collect_next_edges(x));
     node->formula = int64_t(formula);

@@ -1,4 +1,4 @@
-// leaky_ext._C: entries for plain eager calls, and what the build is. The operators are torch.ops.leaky_ext.*.
+// leaky_ext._C: entry points for plain eager calls, and build information. The operators are torch.ops.leaky_ext.*.
 #include <ATen/TracerMode.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/Exceptions.h>
@@ -22,7 +22,7 @@ using at::Tensor;
 PyTypeObject* parameter_type = nullptr;
 PyObject* fx_globals = nullptr;  // the dict of torch.fx._symbolic_trace, which holds the flag of an active trace
 
-// A tensor that nothing but the dispatcher needs to see: of no subclass, in no transform.
+// Returns true for a tensor that is of no subclass and in no transform.
 bool is_plain(PyObject* object) {
   constexpr c10::DispatchKeySet wrappers{c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper,
                                          c10::DispatchKey::Functionalize, c10::DispatchKey::NestedTensor};
@@ -31,14 +31,14 @@ bool is_plain(PyObject* object) {
   return !THPVariable_Unpack(object).key_set().has_any(wrappers);
 }
 
-// No tracer is active, and no mode of __torch_function__ or __torch_dispatch__.
+// Returns true if no tracer and no mode of __torch_function__ or __torch_dispatch__ is active.
 bool is_eager() {
   return !at::impl::torch_function_mode_enabled() && !at::tracer::impl::is_dispatch_enabled() &&
          !c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
-// A whole eager call without the argument parsing of pybind11 or torch.ops: 2 us less of 13 for forward and backward of
-// 100 elements. A call that is not so plain is declined with NotImplemented, and Python decides.
+// Runs an eager call without the argument parsing of pybind11 or torch.ops: 2 us less of 13 for forward and backward of
+// 100 elements. Returns NotImplemented for any other call; Python then handles it.
 PyObject* call(PyObject* x_object, PyObject* slope, int64_t channel_dim, int64_t formula, bool in_place) {
   if (!is_plain(x_object) || !is_eager()) Py_RETURN_NOTIMPLEMENTED;
   OptionalTensor alpha;
@@ -70,15 +70,15 @@ PyObject* activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
-// Returns an item of a dict, or null. A dict of a subclass may have rules of its own.
+// Returns an item of a dict, or null. Returns null for a subclass of dict, which may override lookup.
 py::object item(const py::handle dict, PyObject* key) {
   PyObject* found = dict && key && PyDict_CheckExact(dict.ptr()) ? PyDict_GetItemWithError(dict.ptr(), key) : nullptr;
   return py::reinterpret_borrow<py::object>(found);
 }
 
-// module_activation(x, module), positional: the call of a module of modules.py without bounds. In Python each attribute
-// takes 40 ns, because nn.Module has a __getattr__, and a parameter 600 ns. Declines
-// - subclasses, which may override any attribute: `formulas` must be in the dict of the class itself;
+// module_activation(x, module), positional: calls a module of modules.py without bounds. In Python, each attribute takes
+// 40 ns, because nn.Module has a __getattr__, and a parameter 600 ns. Returns NotImplemented
+// - for subclasses, which may override any attribute: `formulas` must be in the dict of the class itself;
 // - while torch.fx traces: the slope must become a node of the graph.
 PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
@@ -99,7 +99,7 @@ PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) 
   if (!slope) slope = item(item(vars, parameters), name.ptr());
   const py::object flag = item(vars, inplace), channel_dim = item(vars, dim), no_bounds = item(vars, bounds);
   const py::object formula = item(numbers, flag.ptr() == Py_True ? input : item(vars, save).ptr());
-  if (PyErr_Occurred()) PyErr_Clear();  // an attribute of a wrong type: Python raises what it is
+  if (PyErr_Occurred()) PyErr_Clear();  // an attribute has a wrong type: Python raises the error
   if (!slope || !formula || no_bounds.ptr() != Py_None || !channel_dim || !PyLong_CheckExact(channel_dim.ptr()) ||
       !flag || !PyBool_Check(flag.ptr())) {
     Py_RETURN_NOTIMPLEMENTED;

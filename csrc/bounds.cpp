@@ -1,4 +1,4 @@
-// The slope inside of its bounds: clamp_slope, an operator whose gradient leads a slope outside back in.
+// clamp_slope: clamps a slope to its bounds. Its gradient moves a slope outside of them back in.
 #include <ATen/Dispatch.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/clamp.h>
@@ -22,8 +22,8 @@ namespace {
 
 using at::Tensor;
 
-// Saves alpha and the clamped slope. The gradient is 0 only where descent leads further out: above the bounds with a
-// negative gradient, below them with a positive one. It consists of ATen operations, so every order and mode follows.
+// Saves alpha and the clamped slope. The gradient is 0 only if descent moves the slope further out: above the bounds
+// with a negative gradient, below them with a positive one. It consists of ATen operations, for every order and mode.
 struct ClampNode : SavingNode<ClampNode> {
   double low = 0;
 
@@ -52,7 +52,7 @@ Tensor clamp_slope(c10::DispatchKeySet keys, const Tensor& alpha, double low, do
     torch::autograd::set_history(y, node);
     node->saved = SavedVariable(y, true);
   }
-  if (torch::autograd::isFwGradDefined(alpha)) {  // the derivative of the value: a tangent has no way of descent
+  if (torch::autograd::isFwGradDefined(alpha)) {  // the derivative of the value: a tangent has no descent direction
     const Tensor primal = alpha._fw_primal(0);
     const Tensor outside = at::logical_or(at::lt(primal, low), at::gt(primal, high));
     y._set_fw_grad(at::masked_fill(alpha._fw_grad(0), outside, 0), 0, false);

@@ -1,5 +1,4 @@
-// What the operators require of their arguments. Every error names the values that do not fit, and is raised before
-// anything is written.
+// The checks of the operators' arguments. Every error names the wrong values, and is raised before anything is written.
 #pragma once
 
 #include "geometry.h"
@@ -10,8 +9,8 @@ namespace leaky_ext {
 // Returns the dtype. Raises TypeError if the kernels have no such dtype; `name` is the argument's.
 DType dtype_of(const at::Tensor& tensor, const char* name);
 
-// Returns alpha's sizes, with 1 for each dimension of x that it lacks; none if alpha has one element. Raises if its shape
-// fits no rule.
+// Returns alpha's sizes, with 1 for each dimension of x that it lacks. Returns an empty list if alpha has one element.
+// Raises if its shape fits no rule.
 Dims slope_sizes(at::IntArrayRef x, const at::Tensor& alpha, int64_t channel_dim);
 
 // Raises RuntimeError if two elements of x may lie in the same memory, so that x cannot be changed in place.
@@ -19,7 +18,7 @@ void check_no_overlap(const at::Tensor& x);
 
 void check_device(const at::Tensor& x, const at::Tensor& other, const char* name);
 
-// The bytes of a mask of `numel` bits.
+// Returns the bytes of a mask of `numel` bits.
 int64_t mask_bytes(int64_t numel);
 
 // Returns the dimension of x that slopes belong to, counted from the front. The sizes of x may be symbolic.
@@ -31,7 +30,7 @@ int64_t wrap_channel_dim(int64_t channel_dim, const Sizes& x) {
   return channel_dim < 0 ? channel_dim + ndim : channel_dim;
 }
 
-// Checks that the tensors which `kind` requires are there, and no others.
+// Checks that exactly the tensors that `kind` requires are given.
 void check_kind(const OptionalTensor& saved, const OptionalTensor& mask, Saved kind);
 
 // Checks the kind, and that shapes, dtypes and devices fit grad.
@@ -40,15 +39,15 @@ void check_saved(const at::Tensor& grad, const OptionalTensor& saved, const Opti
 
 Formula formula_of(int64_t number);
 
-// Kinds that are Saved::Input, and tell a compiler of which formula (operators.h).
+// Kinds that mean Saved::Input, and tell Inductor which formula produced y (operators.h).
 constexpr int64_t kInputOfReLU = 4, kInputOfLeakyReLU = 5;
 Saved saved_of(int64_t number);
 
-// Checks x and the slope, and returns slope_sizes: none if there is no tensor.
+// Checks x and the slope. Returns slope_sizes, or an empty list if the slope is a number.
 Dims check_arguments(const at::Tensor& x, const SlopeArg& slope);
 
-// Whether x can be recovered from y. Positive: all slopes are, so y has the sign of x. Zero: one slope is 0, so x is lost.
-// CPU tensors only.
+// Tells if x can be computed from y. Positive: every slope is > 0, so y has the sign of x. Zero: a slope is 0, so x is
+// lost. CPU tensors only.
 enum class SlopeSigns { Positive, Mixed, Zero };
 SlopeSigns signs_of(const at::Tensor& alpha, at::ScalarType x_dtype);
 

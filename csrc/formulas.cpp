@@ -87,7 +87,7 @@ Tensor rebuild_input(const Tensor& grad, const OptionalTensor& saved, const Opti
   const Tensor& y = *saved;
   const at::ScalarType dtype = opmath(y.scalar_type());
   const Tensor where = mask ? unpack(*mask, y, y.sym_strides()) : at::logical_or(at::signbit(y), at::isnan(y));
-  // Where alpha * x underflowed, x is still negative.
+  // If alpha * x underflowed, x is still negative.
   const double least = dtype == at::kDouble ? std::numeric_limits<double>::min() : std::numeric_limits<float>::min();
   const Tensor x = (y.to(dtype) / broadcast_slope(y, slope, dtype)).clamp_max(-least);
   return at::where(where, x, y.to(dtype));

@@ -1,5 +1,5 @@
-// The formulas in ATen: the operators' implementation for every device without kernels of its own, and what derivatives
-// of higher order consist of. Whatever ATen can differentiate, batch or trace, it can do to these.
+// The formulas in ATen: the operators on devices without kernels, and the derivatives of higher order. ATen can
+// differentiate, batch and trace these functions.
 #pragma once
 
 #include "operators.h"
@@ -22,16 +22,16 @@ at::Tensor slope_term(const at::Tensor& x, const SlopeArg& slope, const at::Tens
 // Returns the sum of a * b over the negative elements of x, in alpha's shape and dtype.
 at::Tensor sum_of_products(const at::Tensor& x, const SlopeArg& slope, const at::Tensor& a, const at::Tensor& b);
 
-// Packs booleans to 1 bit per element, in memory order; unpacks them for a tensor with the sizes of `like` and the strides
-// given, or a contiguous one.
+// pack: packs booleans to 1 bit per element, in memory order. unpack: returns the booleans, with the sizes of `like` and
+// the given strides (none: contiguous).
 at::Tensor pack(const at::Tensor& negative);
 at::Tensor unpack(const at::Tensor& mask, const at::Tensor& like, at::OptionalSymIntArrayRef stride);
 
-// Rebuilds an input from what was saved. It has the gradients of the original.
+// Computes an input from what was saved. Its gradients equal those of x.
 at::Tensor rebuild_input(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
                          const SlopeArg& slope, Saved kind, at::OptionalSymIntArrayRef stride);
 
-// Checks the arguments, and computes what is needed of grad_x and grad_alpha.
+// Checks the arguments and computes the needed gradients.
 Pair backward(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
               Saved kind, at::OptionalSymIntArrayRef stride, Need need);
 

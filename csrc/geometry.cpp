@@ -12,7 +12,7 @@
 namespace leaky_ext {
 namespace {
 
-// These strides if they are dense and do not overlap, else dense ones in their order.
+// Returns these strides if they are dense and do not overlap, else dense strides in the same order.
 Dims dense_strides(at::IntArrayRef sizes, at::IntArrayRef strides) {
   Dims order;
   for (size_t d = 0; d < sizes.size(); ++d) {
@@ -31,7 +31,7 @@ Dims dense_strides(at::IntArrayRef sizes, at::IntArrayRef strides) {
   return Dims(strides.begin(), strides.end());
 }
 
-// Every dimension, those that `order` leaves out first.
+// Returns all dimensions; those that `order` leaves out come first.
 Dims all_dims(const Order& order) {
   Dims dims;
   for (size_t d = 0; d < order.sizes.size(); ++d) {

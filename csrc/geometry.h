@@ -1,4 +1,4 @@
-// From tensors to what the kernels know: the order in which elements are counted, a Shape, a StridedView per operand.
+// Converts tensors to kernel arguments: the order in which elements are counted, a Shape, a StridedView per operand.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,39 +22,39 @@ struct Order {
   Dims sizes;
   Dims strides;  // of the output: those that torch.empty_like gives for a tensor with the strides given here
   Dims dims;
-  StridedView output;  // where the output keeps its elements: dense, unless dimensions were moved
+  StridedView output;  // the view of the output; dense if no dimension was moved
 
   Order(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntArrayRef slopes = {});
 
-  // The same order of `size` indices of dimension `dim`. The output keeps its strides.
+  // Returns the same order for `size` indices of dimension `dim`. The output keeps its strides.
   Order part(int64_t dim, int64_t size) const;
 
-  // Where a tensor of these sizes keeps its elements. False if that takes more than StridedView::kMaxDims dimensions.
+  // Writes the view of a tensor with these sizes. Returns false if it needs more than StridedView::kMaxDims dimensions.
   bool view_of(at::IntArrayRef tensor_strides, StridedView* view) const;
 };
 
-// Which slope belongs to which element. `sizes` are alpha's, with 1 for each dimension of x that alpha lacks; unused if
+// Maps elements to slopes. `sizes` are alpha's, with 1 for each dimension of x that alpha lacks. They are unused if
 // alpha has one element.
 struct SlopeLayout {
   Shape shape;
   at::Tensor slopes;      // contiguous, in the order of the channels
-  bool expanded = false;  // one slope per element, laid out like the output: where Order could not move dimensions
-  bool permuted = false;  // the channels are counted in another order than the slopes'
+  bool expanded = false;  // one slope per element, laid out like the output, if Order cannot move dimensions
+  bool permuted = false;  // the channels are not counted in the slopes' order
 
   SlopeLayout(const at::Tensor& alpha, at::IntArrayRef sizes, const Order& order);
 
-  // Memory for the kernels to write d(alpha) to.
+  // Allocates the memory that the kernels write d(alpha) to.
   at::Tensor new_grad(const at::Tensor& alpha, const Order& order, at::ScalarType opmath) const;
 
-  // d(alpha) as the kernels wrote it, in alpha's shape and dtype.
+  // Returns the d(alpha) that the kernels wrote, in alpha's shape and dtype.
   at::Tensor restore(const at::Tensor& grad, const at::Tensor& alpha, const Order& order) const;
 
  private:
   at::IntArrayRef sizes_;
 };
 
-// SlopeLayout copies a slope that lies in another order than the channels, and its gradient. A large one is taken apart
-// along a dimension, so that the copies stay small: `step` indices at a time. Not taken apart: one step.
+// Splits a large slope along `dim` into pieces of `step` indices. SlopeLayout copies a slope that is not in the order of
+// the channels, and its gradient; pieces keep the copies small. A small slope is one piece.
 struct Pieces {
   int64_t dim = 0, size = 1, step = 1;
 

@@ -9,14 +9,14 @@ namespace leaky_ext {
 enum class DType : uint8_t { Float64, Float32, Float16, BFloat16 };
 
 // The only shape information that kernels receive. Element i has slope number (i / inner) % channels. The output (y,
-// grad_x) is dense, and its elements are counted as they lie in memory, unless a view of the output says otherwise.
+// grad_x) is dense. Its elements are counted in memory order, unless a view of the output gives another order.
 struct Shape {
   int64_t outer = 1, channels = 1, inner = 1;
   int64_t numel() const { return outer * channels * inner; }
 };
 
-// Where an operand keeps element i. ndim == 0: at i. Otherwise i counts through `size` (outermost first, adjacent
-// dimensions merged), and `stride`, in elements, gives the place. Strides may be 0 or negative.
+// Maps element i to its index in an operand's memory. If ndim == 0, element i is at index i. Otherwise i counts through
+// `size` (outermost first, adjacent dimensions merged). `stride` is in elements, and may be 0 or negative.
 struct StridedView {
   static constexpr int kMaxDims = 8;
   int ndim = 0;
@@ -62,8 +62,8 @@ struct BackwardArgs {
   const uint8_t* mask = nullptr;
   Alpha alpha;
   void* grad_x = nullptr;  // null: not wanted
-  // Where grad_x keeps element i, and the mask its bit: each of the places 0 to numel - 1 once. The innermost stride is
-  // 1, if the view is not dense.
+  // Maps element i to its index in grad_x and the mask; a permutation of 0..numel-1. If the view is not dense, its
+  // innermost stride is 1.
   StridedView output_view;
   void* grad_alpha = nullptr;  // `channels` elements; null: not wanted
   DType grad_alpha_dtype = DType::Float32;
@@ -71,15 +71,14 @@ struct BackwardArgs {
 
 namespace cpu {
 
-// Calls body(begin, end) for ranges that cover [0, tasks), of at least `grain` tasks, on as many threads as the caller
-// has.
+// Splits [0, tasks) into ranges of at least `grain` and calls body in parallel.
 using Body = void (*)(void* context, int64_t begin, int64_t end);
 using ParallelFor = void (*)(int64_t tasks, int64_t grain, void* context, Body body);
 
 void forward(const ForwardArgs& args, ParallelFor parallel_for);
 void backward(const BackwardArgs& args, ParallelFor parallel_for);
 
-// "avx512", "avx2" or "baseline": the best that the machine has, or what LEAKY_EXT_CPU names.
+// Returns "avx512", "avx2" or "baseline": the best that the machine supports, or what LEAKY_EXT_CPU names.
 const char* instruction_set();
 
 }  // namespace cpu
@@ -93,7 +92,7 @@ struct Launch {
   void* workspace = nullptr;  // workspace_bytes(), on the device; contents do not matter
 };
 
-// What backward(args) needs; at most 1 MiB. All pointers of args must be set: their alignment decides.
+// Returns the workspace size; at most 1 MiB. Set all pointers first: the plan depends on their alignment.
 size_t workspace_bytes(const BackwardArgs& args, int multiprocessors);
 void forward(const ForwardArgs& args, const Launch& launch);
 void backward(const BackwardArgs& args, const Launch& launch);

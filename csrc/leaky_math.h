@@ -1,4 +1,5 @@
-// The formulas, once, for scalars and for SIMD vectors, on the host and on CUDA devices.
+// The formulas for scalars and SIMD vectors. CUDA computes the sums of d(alpha), and x from y, in cuda/backward.cuh and
+// cuda/slope.cuh.
 //
 //   negative(x) = not (x >= 0): +0.0 and -0.0 count as positive, NaN as negative.
 //
@@ -31,8 +32,8 @@ LEAKY_HD V leaky_relu(V x, V alpha) {
   return select(negative(x), alpha * x, x);
 }
 
-// The same for a y that is saved for backward: -0.0 becomes +0.0, so that the sign bit of y is that of x, even if
-// alpha * x underflows to -0.0 (alpha > 0).
+// Leaky ReLU if only y is saved for backward (alpha > 0): writes +0.0 for x = -0.0, so that the sign bit of y is set iff
+// x is negative, even if alpha * x underflows to -0.0.
 template <typename V>
 LEAKY_HD V leaky_relu_signed(V x, V alpha) {
   return select(negative(x), alpha * x, x + V(0));
@@ -49,13 +50,13 @@ LEAKY_HD V grad_x(M is_negative, V grad, V alpha) {
   return select(is_negative, alpha * grad, grad);
 }
 
-// What one element adds to d(alpha). Only negative elements take part, so an infinite positive x or gradient adds 0.
+// Returns what one element adds to d(alpha). Only negative elements count, so an infinite positive x or gradient adds 0.
 template <typename M, typename V>
 LEAKY_HD V grad_alpha(M is_negative, V grad, V x) {
   return select(is_negative, grad * x, V(0));
 }
 
-// Rebuilds x from y, if only the output was saved. alpha == 0 gives NaN, never a plausible wrong number.
+// Computes x from y, if the output was saved. alpha == 0 gives NaN.
 template <typename M, typename V>
 LEAKY_HD V input_from_output(M is_negative, V y, V alpha) {
   return select(is_negative, y / alpha, y);

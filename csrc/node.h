@@ -29,12 +29,12 @@ auto make_node() {
 
 inline OptionalTensor defined(at::Tensor t) { return t.defined() ? OptionalTensor(std::move(t)) : std::nullopt; }
 
-// What a node knows besides tensors.
+// What a node saves besides tensors.
 struct Settings {
   at::Scalar value;
   int64_t channel_dim = 1;
   int64_t formula = 0, kind = 0;  // as the operators take them (operators.h)
-  std::vector<int64_t> stride;    // of y, if the mask alone was saved and y is not contiguous
+  std::vector<int64_t> stride;    // y's strides, if only the mask was saved and y is not contiguous
 
   // Calls f with each field.
   template <typename Self, typename F>
@@ -45,7 +45,7 @@ struct Settings {
 
 // What a node saved, unpacked, and which of its inputs need a gradient.
 struct Unpacked : Settings {
-  OptionalTensor grad, saved, mask, alpha;  // grad: in the derivative of backward alone
+  OptionalTensor grad, saved, mask, alpha;  // grad: only in the derivative of backward
   std::vector<bool> needed;
 
   template <typename F>

@@ -64,7 +64,7 @@ void implement_by_kernels(torch::Library& m) {
             Need need) { return tensors::backward(grad, saved, mask, {alpha, value, dim}, kind, stride, need); });
 }
 
-// In place through the others: on every other device, under functionalization, and for a view with the negative bit.
+// Computes in place by the operators out of place: on other devices, under functionalization, for negative-bit views.
 template <bool kMask>
 Tensor forward_in_place_by_copy(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
                                 int64_t formula) {
@@ -82,7 +82,7 @@ void implement_in_place_by_copy(torch::Library& m) {
   m.impl("forward_mask_", forward_in_place_by_copy<true>);
 }
 
-// On every other device and kind of tensor.
+// On devices without kernels.
 template <bool kMask>
 auto forward_by_formulas(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
                          int64_t formula) {
@@ -169,7 +169,7 @@ LEAKY_REFUSE_NESTED(AutogradNestedTensor)
 LEAKY_REFUSE_NESTED(NestedTensorCPU)
 LEAKY_REFUSE_NESTED(NestedTensorCUDA)
 
-// In-place operators count the version of what they write to, as ATen's do.
+// In-place operators increment the version of what they write to, as ATen's do.
 TORCH_LIBRARY_IMPL(leaky_ext, ADInplaceOrView, m) {
   using namespace leaky_ext;
   const auto counted = [](auto op) {

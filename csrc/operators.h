@@ -5,10 +5,9 @@
 //   channel_dim    the dimension of x that a 1-D alpha with several elements applies to
 //   formula        Formula of kernels.h: 0 leaky ReLU, 1 the same with +0.0 for -0.0 (save="output"), 2 ReLU
 //   kind           Saved of kernels.h, what `saved` and `mask` are: 0 x, 1 y, 2 y and the mask, 3 the mask alone;
-//                  4 and 5 are x too: a compiler may keep y of the straight-through ReLU (4), or y of the leaky ReLU
-//                  and whether x is negative (5), and compute the gradients from these
-//   revision       of leaky_ext/operators/inductor.py; unused here. PyTorch's caches of compiled graphs hold it in their keys
-//   stride         of y, where the mask alone was saved and y is not contiguous: the mask is in y's memory order
+//                  4, 5: `saved` is x; they tell Inductor which formula produced y (4 ReLU, 5 leaky ReLU)
+//   revision       of leaky_ext/operators/inductor.py; unused here. It is in the keys of PyTorch's graph caches
+//   stride         y's strides, if only the mask was saved and y is not contiguous. The mask is in y's memory order
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,7 +26,7 @@ using OptionalTensor = std::optional<at::Tensor>;
 using Pair = std::tuple<at::Tensor, at::Tensor>;
 using Need = std::array<bool, 2>;  // grad_x, grad_alpha
 
-// The slope as the operators take it.
+// The slope arguments of the operators.
 struct SlopeArg {
   const OptionalTensor& alpha;
   const at::Scalar& value;
@@ -86,14 +85,14 @@ struct ForwardMask_
       "-> Tensor mask";
 };
 
-// Calls forward. The graphs that Dynamo makes hold this operator; tracers below Dynamo see forward alone.
+// Calls forward. Dynamo's graphs contain this operator; tracers below Dynamo see only forward.
 struct Compiled
     : Operator<Compiled, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t, int64_t)> {
   static constexpr const char* kSchema =
       "compiled(Tensor x, Tensor? alpha, Scalar value, int channel_dim, int formula, int revision) -> Tensor";
 };
 
-// A gradient that is not needed comes back undefined.
+// Returns an undefined tensor for a gradient that is not needed.
 struct Backward
     : Operator<Backward, Pair(const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
                               const Scalar&, int64_t, int64_t, at::OptionalSymIntArrayRef, Need)> {
@@ -102,7 +101,7 @@ struct Backward
       "int kind, SymInt[]? stride, bool[2] output_mask) -> (Tensor grad_x, Tensor grad_alpha)";
 };
 
-// The slope inside of its bounds (bounds.cpp).
+// Clamps the slope to its bounds (bounds.cpp).
 struct ClampSlope : Operator<ClampSlope, Tensor(const Tensor&, double, double)> {
   static constexpr const char* kSchema = "clamp_slope(Tensor alpha, float low, float high) -> Tensor";
 };

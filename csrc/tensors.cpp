@@ -22,8 +22,7 @@ namespace {
 using at::IntArrayRef;
 using at::Tensor;
 
-// A tensor that the kernels read by its strides. It is copied first if it has more dimensions that do not merge than a
-// StridedView holds.
+// A tensor that the kernels read by its strides. It is copied first if a StridedView cannot hold its dimensions.
 struct Operand {
   Tensor tensor;
   StridedView view;
@@ -35,7 +34,7 @@ struct Operand {
   }
 };
 
-// The slope in the form that kernels receive. Owns the memory that it points to.
+// The slope as kernels receive it. Owns the memory that it points to.
 struct KernelSlope {
   Shape shape;
   Alpha alpha;
@@ -151,7 +150,7 @@ Pair forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_
   }
   const Pieces pieces = slope.alpha && has_slopes ? Pieces(*slope.alpha, sizes, order) : Pieces();
   if (pieces.many() || (want_mask && !order.output.dense())) {
-    // First y = x, and the mask, whose bits are counted in memory order; then y in place.
+    // First copies x to y and writes the mask, in memory order; then computes y in place.
     Pair outputs = forward(x, {none, 1, slope.channel_dim}, int64_t(Formula::LeakyReLU), want_mask, in_place);
     for (int64_t begin = 0; begin < pieces.size; begin += pieces.step) {
       const OptionalTensor alpha = pieces.of(*slope.alpha, begin);
@@ -182,7 +181,7 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   need[1] = need[1] && slope.alpha;
   TORCH_CHECK_VALUE(!need[1] || args.kind != Saved::Mask,
                     "leaky_ext: the gradient of alpha cannot be computed from the mask");
-  // If the mask alone was saved: y, which has grad's sizes and the strides given.
+  // If only the mask was saved: stands for y, with grad's sizes and the given strides.
   const Tensor& like = saved ? *saved : grad;
   const auto contiguous = saved || stride ? std::vector<int64_t>() : at::detail::defaultStrides(grad.sizes());
   args.dtype = dtype_of(grad, "grad");

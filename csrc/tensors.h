@@ -5,7 +5,7 @@
 
 namespace leaky_ext::tensors {
 
-// y and the mask, which is undefined unless it is wanted.
+// Returns y and the mask; the mask is undefined if not wanted.
 Pair forward(const at::Tensor& x, const SlopeArg& slope, int64_t formula, bool want_mask, bool in_place);
 
 Pair backward(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,

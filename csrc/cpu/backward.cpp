@@ -41,7 +41,7 @@ class Backward {
   }
 
  private:
-  // Elements begin to begin + n as they lie in memory, without slopes.
+  // Returns the chunk of elements begin to begin + n, in memory order, without slopes.
   BackwardChunk in_place(int64_t begin, int64_t n) const {
     const Bits* grad = static_cast<const Bits*>(args_.grad);
     const Bits* saved = static_cast<const Bits*>(args_.saved);
@@ -50,7 +50,7 @@ class Backward {
     return {grad + begin, saved ? saved + begin : nullptr, mask, grad_x, n, 0, nullptr, nullptr};
   }
 
-  // Elements begin to begin + n. Returns the sum of their products, or writes these to `products`.
+  // Processes elements begin to begin + n. Returns the sum of their products, or writes the products to `products`.
   double chunk(int64_t begin, int64_t n, const double* alpha, S* products) const {
     alignas(64) Bits grad_buffer[kChunk], saved_buffer[kChunk], grad_x_buffer[kChunk];
     S slopes_buffer[kChunk];
@@ -81,7 +81,7 @@ class Backward {
     return sum;
   }
 
-  // Elements with the one slope alpha; returns the sum of their products.
+  // Processes elements with one slope, alpha. Returns the sum of their products.
   double one_slope(int64_t begin, int64_t n, double alpha) const {
     if (!staged_) {  // not by way of chunk(), whose buffers cost more than 64 elements: runs of 64 took 90 us, now 76
       BackwardChunk whole = in_place(begin, n);
@@ -93,7 +93,7 @@ class Backward {
     return sum;
   }
 
-  // No d(alpha): any order is right.
+  // Computes grad_x without d(alpha): the order does not matter.
   void flat(int64_t begin, int64_t end) const {
     if (slopes_.uniform()) {
       one_slope(begin, end - begin, slopes_.of_channel(0));
@@ -120,7 +120,7 @@ class Backward {
         }
       }
     } else {
-      // Products are added by column, over all rows of the task: whole rows if they are short, many to a chunk.
+      // Adds products by column, over all rows of the task. If rows are short, a chunk has many whole rows.
       const bool short_rows = row <= kChunk;
       const int64_t width = short_rows ? std::min(kChunk / row * row, (bottom - top) * row) : (last - first) * p.slot;
       std::vector<double> columns(size_t(width), 0.0);
@@ -151,7 +151,8 @@ class Backward {
     }
   }
 
-  // Adds the partial sums down the tasks, then those of a channel's slots, each pair by pair: the error grows with the logarithm of their number.
+  // Adds the partial sums over the tasks, then over the slots of a channel. Both add in pairs: the error grows with the
+  // logarithm of their number.
   void combine(double* partials) const {
     const Partition& p = partition_;
     add_pairwise(partials, p.tasks_down, p.slots, p.slots);

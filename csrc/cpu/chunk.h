@@ -12,7 +12,7 @@ struct ForwardChunk {
   const void* x;
   void* y;
   int64_t n;
-  double alpha;        // used where alphas is null
+  double alpha;        // used if alphas is null
   const void* alphas;  // one slope for each element
   uint8_t* mask;       // may be null; bit 0 of byte 0 belongs to x[0]
 };
@@ -29,7 +29,7 @@ struct BackwardChunk {
 };
 
 using ForwardLoop = void (*)(const ForwardChunk&);
-using BackwardLoop = double (*)(const BackwardChunk&);  // returns the sum of the products, where products is null
+using BackwardLoop = double (*)(const BackwardChunk&);  // returns the sum of the products if `products` is null
 
 enum : int { kUniform = 0, kPerElement = 1 };  // the second index of the tables below
 
@@ -39,7 +39,7 @@ struct Loops {
   void (*accumulate)(const void* products, int64_t n, double* sums);  // sums[i] += products[i]
 };
 
-// The loops of the instruction set in use.
+// Returns the loops of the instruction set in use.
 const Loops& loops(DType dtype);
 
 namespace baseline {

@@ -1,4 +1,4 @@
-// Chooses, once, the loops of the best instruction set that the machine has.
+// Selects, once, the loops of the best instruction set that the machine supports.
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -20,15 +20,15 @@ struct InstructionSet {
 };
 
 #if defined(__x86_64__)
-// Whether the machine has all that loops_avx2.cpp is compiled for. A hypervisor may mask F16C and BMI2 alone. F16C by
-// hand: older compilers do not know its name.
+// Returns true if the machine supports all that loops_avx2.cpp is compiled for. A hypervisor may mask only F16C or BMI2.
+// F16C is read from cpuid: older compilers do not know its name.
 bool has_avx2() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
   return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 }
 
-// The same for loops_avx512.cpp.
+// Does the same for loops_avx512.cpp.
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");

@@ -17,7 +17,7 @@ void forward_as(const ForwardArgs& args, ParallelFor parallel_for) {
   const ForwardLoop loop = loops(args.dtype).forward[int(args.formula)][uniform ? kUniform : kPerElement];
   const double alpha = uniform && !relu ? slopes.of_channel(0) : 0;
 
-  // Elements begin to begin + n.
+  // Processes elements begin to begin + n.
   const auto run = [&](int64_t begin, int64_t n) {
     alignas(64) Bits x_buffer[kChunk], y_buffer[kChunk];
     S slopes_buffer[kChunk];

@@ -56,7 +56,7 @@ LEAKY_HD Half to_half(float value) {
   return {uint16_t(sign | (m + 0xfff + (m >> 13 & 1)) >> 13)};
 }
 
-// Returns a float that rounds to a half type as the double itself would: the last bit is set if anything was lost.
+// Returns a float that rounds to a half type as the double itself would: sets the last bit if the float is inexact.
 LEAKY_HD float round_to_odd(double value) {
   const float nearest = float(value);
   if (double(nearest) == value || nearest != nearest) return nearest;

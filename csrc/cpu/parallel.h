@@ -8,7 +8,7 @@
 
 namespace leaky_ext::cpu {
 
-// f(begin, end) for ranges of at least `grain` tasks; without a ParallelFor where one range is enough.
+// Calls f(begin, end) for ranges of at least `grain` tasks; without a ParallelFor if one range is enough.
 template <typename F>
 void run_tasks(ParallelFor parallel_for, int64_t tasks, int64_t grain, const F& f) {
   if (tasks <= grain || !parallel_for) {
@@ -19,7 +19,7 @@ void run_tasks(ParallelFor parallel_for, int64_t tasks, int64_t grain, const F& 
                [](void* context, int64_t begin, int64_t end) { (*static_cast<const F*>(context))(begin, end); });
 }
 
-// f(begin, end) for ranges of elements that begin at a multiple of kPart.
+// Calls f(begin, end) for ranges of elements that begin at a multiple of kPart.
 template <typename F>
 void run_elements(ParallelFor parallel_for, int64_t n, const F& f) {
   static_assert(kGrain % kPart == 0 && kPart % kChunk == 0);

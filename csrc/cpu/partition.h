@@ -1,5 +1,5 @@
-// Cuts a backward pass that sums d(alpha) into tasks. The cut depends on sizes alone, never on threads: each partial sum is
-// over the same elements, and they are added in the same order, so the bits do not depend on the number of threads.
+// Cuts a backward pass that sums d(alpha) into tasks. The split depends only on sizes. Each partial sum is over the same
+// elements, and they are added in the same order, so the bits do not depend on the number of threads.
 //
 //              channel 0   | channel 1   | channel 2      one row: channels * inner elements, as they lie in memory
 //     row 0  [ slot | slot | slot | slot | slot | slot ]
@@ -55,14 +55,14 @@ struct Partition {
   }
 
   int64_t tasks() const { return tasks_down * tasks_across; }
-  // The fewest tasks worth a thread.
+  // Returns the fewest tasks worth a thread.
   int64_t grain() const { return std::max<int64_t>(1, tasks() * kGrain / std::max<int64_t>(1, shape.numel())); }
   int64_t partials() const { return tasks_down * slots; }
-  // Whether the sums of each task are final.
+  // Returns true if the sums of each task are final.
   bool direct() const { return tasks_down == 1 && slots_per_channel == 1; }
 
   int64_t channel_of(int64_t s) const { return s / slots_per_channel; }
-  // Where slot s starts in its row; begin_of(slots) is the row's end.
+  // Returns the start of slot s in its row; begin_of(slots) is the row's end.
   int64_t begin_of(int64_t s) const {
     return channel_of(s) * shape.inner + std::min(s % slots_per_channel * slot, shape.inner);
   }

@@ -1,5 +1,5 @@
-// Operands that do not lie like the output are brought into a chunk's buffer, or put back from it, one chunk at a time,
-// so that the loops only ever see contiguous memory and the data is passed over once.
+// Copies operands with other strides than the output's to or from a buffer, one chunk at a time. So the loops see only
+// contiguous memory, and the data is read once.
 #pragma once
 
 #include <algorithm>
@@ -59,7 +59,7 @@ void scatter(const Bits* from, const StridedView& view, int64_t begin, int64_t n
   });
 }
 
-// Bits of a mask, each at its element's place. The view's innermost stride is 1.
+// Gathers the bits of a mask from the indices of their elements. The view's innermost stride is 1.
 inline void gather_bits(const uint8_t* from, const StridedView& view, int64_t begin, int64_t n, uint8_t* to) {
   std::memset(to, 0, size_t(n + 7) / 8);
   for_each_run(view, begin, n, [&](int64_t place, int64_t, int64_t i, int64_t run) {

@@ -28,7 +28,7 @@ constexpr int64_t kPart = 2048;
 // 2048, 14.0 with 8192, 15.6 with 32768; of 1M elements 92.5, 83.8 and 82.7.
 constexpr int64_t kSumPart = 8192;
 
-// Partial sums of d(alpha) held at once, as doubles: 512 KiB, by the contract's bound on memory, not for speed.
+// Partial sums of d(alpha) held at once, as doubles: 512 KiB, to bound memory, not for speed.
 constexpr int64_t kMaxPartials = 65536;
 
 // In a backward that sums d(alpha), a run of at least this many elements with one slope is worth a loop of its own;

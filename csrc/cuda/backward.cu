@@ -26,10 +26,10 @@ ReductionPlan plan_rows(const Shape& shape, DType dtype, Access access, int mult
   return plan;
 }
 
-// After how many elements the slopes repeat at the same places of the packs.
+// Returns the number of elements after which the slopes repeat at the same positions of the packs.
 int64_t period_of(const Shape& shape, int width) { return std::lcm(shape.channels * shape.inner, int64_t(width)); }
 
-// Whether one row of blocks meets each channel in one column only.
+// Returns true if one row of blocks has each channel in only one column.
 bool each_channel_once(const Shape& shape, int width) {
   return shape.inner == 1 && (shape.channels % width == 0 || shape.outer == 1);
 }
@@ -68,7 +68,7 @@ ReductionPlan plan_reduction(const BackwardArgs& args, Access access, int multip
 }
 
 void grad_x_alone(BackwardArgs args, const Launch& launch) {
-  if (args.kind == Saved::OutputAndMask) args.kind = Saved::Mask;  // y is needed for d(alpha) only
+  if (args.kind == Saved::OutputAndMask) args.kind = Saved::Mask;  // only d(alpha) needs y
   if (args.kind == Saved::Mask) {
     args.saved = nullptr;
     args.saved_view = StridedView();

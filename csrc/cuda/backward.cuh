@@ -68,11 +68,11 @@ struct Inputs {
   }
 };
 
-// Whether y is of a negative x: its sign bit is set, or it is NaN. As an unsigned number it is larger than infinity.
+// Returns true if x was negative: y's sign bit is set, or y is NaN. As an unsigned number, y is larger than infinity.
 __device__ __forceinline__ bool negative_output(float y) { return from_bits<uint32_t>(y) > 0x7f800000u; }
 __device__ __forceinline__ bool negative_output(double y) { return from_bits<uint64_t>(y) > 0x7ff0000000000000u; }
 
-// grad_alpha of leaky_math.h, added to a sum with one rounding.
+// Adds grad_alpha of leaky_math.h to a sum, with one rounding.
 template <typename V>
 __device__ __forceinline__ void add_grad_alpha(bool is_negative, V grad, V x, V& sum) {
   if (is_negative) sum = fma(grad, x, sum);

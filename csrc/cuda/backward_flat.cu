@@ -1,4 +1,4 @@
-// grad_x alone, where there is one slope, or one for each pack.
+// Only grad_x, if there is one slope, or one for each pack.
 #include "backward.cuh"
 #include "reduction.cuh"
 

@@ -69,7 +69,7 @@ __device__ __forceinline__ double tile_sum(const BackwardRows<Operand, Kind>& p,
 }
 
 // A block's part is one split of one channel: every splits-th tile. Registers for three blocks on a multiprocessor; for
-// two where numbers are wide, so that nothing is spilled.
+// two if numbers are wide, so that nothing is spilled.
 template <typename Operand, typename Kind>
 __global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + sizeof(typename Operand::T) > 8 ? 2 : 3)
     backward_rows_kernel(const BackwardRows<Operand, Kind> p) {

@@ -1,4 +1,4 @@
-// y where there is one slope, or one for each pack.
+// y if there is one slope, or one for each pack.
 #include "forward.cuh"
 
 namespace leaky_ext::cuda {

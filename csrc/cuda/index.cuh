@@ -35,7 +35,7 @@ struct Divider<uint32_t> {
   __device__ __forceinline__ uint32_t divide(uint32_t n) const { return (__umulhi(n, multiplier) + n) >> shift; }
 };
 
-// The channel of an element.
+// Maps an element to its channel.
 template <typename Index>
 struct Channels {
   Divider<Index> inner, channels;
@@ -48,7 +48,7 @@ struct Channels {
   }
 };
 
-// Where an operand with a StridedView has its elements. With kPack > 1 packs lie whole: is_packed_view.
+// Maps elements of an operand with a StridedView to offsets. If kPack > 1, packs are contiguous (is_packed_view).
 template <typename Index, int kPack>
 struct Strides {
   int ndim;
@@ -89,7 +89,7 @@ struct Strides {
   }
 };
 
-// Whether each pack of the view lies together, and a multiple of packs from the others.
+// Returns true if each pack of the view is contiguous, and a multiple of packs from the others.
 inline bool is_packed_view(const StridedView& view, int pack) {
   if (view.dense()) return true;
   const int last = view.ndim - 1;

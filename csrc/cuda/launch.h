@@ -35,7 +35,7 @@ void with_type(DType dtype, Body body) {
   }
 }
 
-// Elements in 16 bytes.
+// Returns the number of elements in 16 bytes.
 inline int pack_width(DType dtype) {
   int width = 0;
   with_type(dtype, [&](auto value) { width = kPackWidth<decltype(value)>; });
@@ -50,7 +50,7 @@ struct Place {
   const StridedView* view;
 };
 
-// The best access that all operands allow. Packs by strides are built for 32-bit indices only.
+// Returns the best access that all operands allow. Packs by strides are built for 32-bit indices only.
 inline Access common_access(std::initializer_list<Place> places, DType dtype, int64_t numel) {
   Access access = Access::Dense;
   for (const Place& place : places) {

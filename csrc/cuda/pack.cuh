@@ -23,7 +23,7 @@ __device__ __forceinline__ float widen(float v) { return v; }
 __device__ __forceinline__ float widen(Half v) { return __half2float(v); }
 __device__ __forceinline__ float widen(BFloat16 v) { return __bfloat162float(v); }
 
-// What an element of type T is computed in.
+// The type that an element of type T is computed in.
 template <typename T>
 using Wide = decltype(widen(T()));
 

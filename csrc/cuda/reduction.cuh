@@ -13,7 +13,8 @@
 //   partial sum   of a block, where other blocks have part in the same channel: a second launch (combine.cu) adds
 //                 them up; where none has, the block writes the gradient itself
 //
-// Every sum is taken in a fixed order. So the bits depend on the sizes and on the device, and on nothing else.
+// Sums are added in a fixed order. The split depends on the sizes, dtype, alignment, strides and number of
+// multiprocessors.
 #pragma once
 
 #include "columns.cuh"
@@ -50,7 +51,7 @@ struct Sums {
   }
 };
 
-// The sum of N values, as a tree: the error grows with log(N). The values are lost.
+// Returns the sum of N values, added as a tree: the error grows with log(N). Overwrites the values.
 template <int N, typename V>
 __device__ __forceinline__ V tree_sum(V (&values)[N]) {
 #pragma unroll

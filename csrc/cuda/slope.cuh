@@ -22,7 +22,7 @@ __device__ __forceinline__ RawSlope load_slope(const Alpha& alpha, int64_t chann
   __builtin_unreachable();
 }
 
-// The bits as a value of type T.
+// Returns the bits as a value of type T.
 template <typename T, typename Bits>
 __device__ __forceinline__ T from_bits(Bits bits) {
   T value;

@@ -1,4 +1,4 @@
-// The numbers that the kernels are built with. The host tests build them smaller, to reach every path with few
+// The thresholds and sizes that the kernels are built with. The host tests build them smaller, to reach every path with few
 // elements.
 #pragma once
 
