@@ -19,12 +19,12 @@ import leaky_ext
 
 
 class Call(nn.Module):
-    def __init__(self, function: Callable[..., Tensor], *parameters: Tensor) -> None:
+    def __init__(self, function: Callable[..., Tensor], alpha: Tensor | None = None) -> None:
         super().__init__()
-        self.function, self.parameters_ = function, nn.ParameterList(parameters)
+        self.function, self.alpha = function, None if alpha is None else nn.Parameter(alpha)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, *self.parameters_)
+        return self.function(x) if self.alpha is None else self.function(x, self.alpha)
 
 
 def detached(x: Tensor) -> Tensor:
