@@ -24,7 +24,7 @@ WRITTEN = {
     "straight-through": ("StraightThroughReLU()", "straight_through_relu(x)"),
 }
 PAIRS = {"learnable": "PReLU", SMALL: "PReLU", **PEER}
-ORDER = ("networks", "networks-compiled", "operators", "compiled", "calls")
+ORDER = ("networks", "networks-compiled", "trained", "trained-compiled", "operators", "compiled", "calls", "host")
 HEADER = f"{'':47}{'time':^18} {'':>6}{'MiB kept':^18}\n" + " {:<12} {:<30}{:>9}{:>10}{:>7}{:>9}{:>10}".format(
     "PyTorch", "leaky_ext", "PyTorch", "leaky_ext", "speed", "PyTorch", "leaky_ext"
 )

@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("pandas")  # not on machines that run other tests alone
 
 from benchmarks import charts, report
-from benchmarks.cases import BOTH, FORWARD, TRAINING, Case, M
+from benchmarks.cases import BOTH, FORWARD, SUITES, TRAINING, Case, M
 from benchmarks.compare import compare
 from benchmarks.contenders import MAIN, NETWORK_CONTENDERS, SMALL
 from benchmarks.machine import Machine, Run
 from benchmarks.results import Results, load_all
-from benchmarks.show import screen
+from benchmarks.show import ORDER, screen
 from scripts import splice_docs
 
 MACHINE = Machine(
@@ -86,6 +86,10 @@ def test_headline_has_a_line_per_network_and_links_to_the_page(results: Path) ->
     text = report.headline(load_all(results))
     assert "| MLP | 2.00 | **0.50** | 1.00 |" in text and "(docs/benchmarks/some-cpu.md)" in text
     assert "No results" in report.headline({})
+
+
+def test_the_screen_knows_every_suite() -> None:
+    assert set(ORDER) == set(SUITES)
 
 
 def test_the_screen_names_both_sides_of_every_comparison(results: Path) -> None:
