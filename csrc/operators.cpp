@@ -24,7 +24,7 @@ auto outputs(Tensor y, Tensor mask) {
   if constexpr (kMask && !kInPlace) {
     return Pair(std::move(y), std::move(mask));
   } else {
-    return kMask ? mask : y;
+    return kMask ? std::move(mask) : std::move(y);
   }
 }
 
