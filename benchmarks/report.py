@@ -9,7 +9,7 @@ import pandas as pd
 
 from . import charts, tables
 from .cases import BOTH, FORWARD, GRAPHED, INFERENCE, THEN_READ, TRAINING, size_name
-from .contenders import BY_HAND, CHOICES, MAIN, NETWORK_CONTENDERS, SMALL
+from .contenders import BOUNDED, BY_HAND, CHOICES, MAIN, NETWORK_CONTENDERS, SMALL
 from .machine import ROOT
 from .results import RESULTS, Results, load_all
 from .tables import (
@@ -40,6 +40,7 @@ HOW = {
     "trained-compiled": "as people train, compiled",
 }
 MODULES = OWN | {"straight-through / LeakyReLU": ("straight-through", "LeakyReLU")}
+MODULES |= {f"{ours} / {other}": (ours, other) for ours, other in BOUNDED.items()}
 NOTHING = "No results are committed yet: `python -m benchmarks run` and `python -m benchmarks report` write them.\n"
 
 
