@@ -39,6 +39,10 @@ HOW = {
     "trained": "as people train, eager",
     "trained-compiled": "as people train, compiled",
 }
+# Of the suite trained. Networks without images have no channels_last.
+PRECISIONS = {"fp32": "float32, as trained", "fp32, channels_last": "float32, channels_last"}
+PRECISIONS |= {f"bf16{layout}": "bfloat16 autocast, channels_last" for layout in ("", ", channels_last")}
+PRECISIONS |= {f"fp16{layout}": "float16 autocast, channels_last" for layout in ("", ", channels_last")}
 MODULES = OWN | {"straight-through / LeakyReLU": ("straight-through", "LeakyReLU")}
 MODULES |= {f"{ours} / {other}": (ours, other) for ours, other in BOUNDED.items()}
 NOTHING = "No results are committed yet: `python -m benchmarks run` and `python -m benchmarks report` write them.\n"
@@ -64,6 +68,35 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/", suite:
         run = result.runs[min(name for name in result.runs if name.startswith(suite))]
         parts += [f"{result.machine.title}; {run} ([all rows]({link}{name}.md)):", markdown(shown)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n" if parts else NOTHING
+
+
+def medians(results: dict[str, Results], kind: str) -> str:
+    """Returns a table of the training steps on all machines of a kind ("cpu" or "cuda").
+
+    A line for each machine and precision. A ratio is the median of the networks, with the least and the most.
+    """
+    lines = []
+    for name, result in results.items():
+        frame = pick(result.frame(), suite=("networks", "trained"), task=TRAINING, malloc="default", device=kind)
+        cases = by_case(frame)
+        labels = cases["subject"].str.extract(r"\(((?:fp32|bf16|fp16).*)\)")[0].map(PRECISIONS).fillna("float32")
+        for label in labels.drop_duplicates():
+            table = versus(cases[labels == label], tables.IN_NETWORKS)
+            lines.append(
+                {
+                    {"cpu": "CPU", "cuda": "GPU"}[kind]: f"[{result.machine.title}](docs/benchmarks/{name}.md)",
+                    "in": label,
+                    "networks": len(table),
+                    **{pair: spread(table[pair]) for pair in table},
+                }
+            )
+    return markdown(pd.DataFrame(lines).dropna(axis="columns", how="all").fillna("")) if lines else NOTHING
+
+
+def spread(ratios: pd.Series) -> str | None:
+    if ratios.isna().all():
+        return None
+    return f"{ratios.median():.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
 
 
 def memory_of_networks(results: dict[str, Results]) -> str:
