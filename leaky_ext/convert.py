@@ -51,8 +51,9 @@ def convert(
         functions: also replace function calls by modules: ``F.relu``, ``torch.relu`` and ``x.relu()`` by the rule for
             ``nn.ReLU``, ``F.leaky_relu`` and ``F.prelu`` by the rules for nn.LeakyReLU and nn.PReLU. A module is named
             after the place of the call: ``"block.relu"``, ``"block.relu_1"``. Requires that `model`, or a part of it,
-            is a :class:`torch.fx.GraphModule`, for example from :func:`torch.fx.symbolic_trace`. A call is not replaced
-            if its slope is neither a constant nor a parameter of the graph, or if it is inside a leaf of the graph.
+            is a :class:`torch.fx.GraphModule`, for example from :func:`torch.fx.symbolic_trace`. A call whose slope is
+            neither a constant nor a parameter of the graph is not replaced, and :attr:`Conversion.skipped` says why.
+            Calls inside a leaf of the graph are not found.
         dry_run: only return the changes; do not change `model`.
 
     The parameter of an nn.PReLU stays the same object. ``"learnable"`` also keeps its name, so checkpoints of every
@@ -65,7 +66,8 @@ def convert(
 
     Returns:
         One :class:`Conversion` per activation that the rules match. :attr:`Conversion.skipped` is the reason if an
-        activation cannot be replaced: it is parametrized, pruned, quantized, fused, scripted, lazy or of a subclass.
+        activation cannot be replaced: it is parametrized, pruned, quantized, fused, scripted, lazy, of a subclass, or a
+        function call with a computed slope.
 
     Raises:
         ValueError: a pattern matches no activation; a value in `rules` or an option is unknown; ``functions=True`` and
@@ -109,7 +111,7 @@ def convert(
 
     kinds = dict.fromkeys(_ZERO, ("learnable", "straight_through"))
     rules = {nn.PReLU: "learnable"} if rules is None else rules
-    done = replace(model, rules, kinds, make, {name: call.module for name, call in calls.items()}, dry_run)
+    done = replace(model, rules, kinds, make, list(calls.values()), dry_run)
     for call in calls.values():
         if isinstance(call.module, Slope):
             call.insert(call.module)

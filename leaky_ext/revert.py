@@ -87,4 +87,4 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
         return new, "g before, alpha * g now", "no longer in place" if old.inplace else ""
 
     rules = {type_: kinds[0] for type_, kinds in _KINDS.items()} if rules is None else rules
-    return replace(model, rules, _KINDS, make, {}, dry_run)
+    return replace(model, rules, _KINDS, make, [], dry_run)
