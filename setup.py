@@ -137,5 +137,5 @@ minor = ".".join(torch.__version__.split(".")[:2]) if torch and backend.is_of_en
 setup(
     ext_modules=[ext],
     cmdclass={"build_ext": command},
-    install_requires=[f"torch=={minor}.*" if minor else "torch>=2.11"],
+    install_requires=[f"torch=={minor}.*" if minor else backend.ANY_TORCH],
 )

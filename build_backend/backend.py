@@ -18,6 +18,7 @@ import cuda_toolkit
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403
 
+ANY_TORCH = "torch>=2.11"
 FIND_TORCH = """import importlib.util, json, pathlib, sys
 spec = importlib.util.find_spec("torch")
 print(json.dumps([str(pathlib.Path(spec.origin).parents[1]), *sys.path] if spec and spec.origin else []))"""
@@ -57,7 +58,7 @@ def cuda_of_torch():
 
 def get_requires_for_build_wheel(config_settings=None):
     requires = build_meta.get_requires_for_build_wheel(config_settings)
-    return [*requires, *(cuda_packages(cuda_of_torch()) if importlib.util.find_spec("torch") else ["torch>=2.11"])]
+    return [*requires, *(cuda_packages(cuda_of_torch()) if importlib.util.find_spec("torch") else [ANY_TORCH])]
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel

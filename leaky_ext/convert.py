@@ -9,10 +9,10 @@ from ._fx_calls import function_calls
 from ._in_place import reads_alone, safe_in_place
 from ._replace import Conversion, Rules, replace
 from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU
+from .reference import DTYPES
 
 _ZERO = {nn.PReLU: "alpha * g", nn.LeakyReLU: "negative_slope * g", nn.ReLU: "0"}
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _keep_alpha = _load_weight = None  # models pickled by version 0.2 refer to these names: SlopeKeys
 
 
@@ -123,7 +123,7 @@ def _near(model: nn.Module, name: str) -> dict[str, Any]:
     while True:
         name = name.rpartition(".")[0]
         for key, parameter in model.named_parameters():
-            if key.startswith(name and f"{name}.") and parameter.dtype in _DTYPES:
+            if key.startswith(name and f"{name}.") and parameter.dtype in DTYPES:
                 return {"device": parameter.device, "dtype": parameter.dtype}
         if not name:
             return {}

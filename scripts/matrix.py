@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NO_TORCH = ["test_cuda_host.py", "test_instruction_sets.py"]
 PYTEST_ARGUMENTS = os.environ.get("PYTEST_ARGUMENTS", "").split()
-TORCH = ["2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"]
+TORCH = (ROOT / "scripts" / "torch_versions.txt").read_text().split()
 
 
 def run(log, *command, cwd=ROOT, **environment):
