@@ -160,7 +160,7 @@ def has_packages(*names: str) -> bool:
 
 def gpu_tests() -> list[str]:
     """Tests that run on the GPU have "cuda" in their names: a file's, or the parameter of the `device` fixture."""
-    ignored = ["--ignore", "tests/test_cuda_host.py", "--ignore", "tests/test_packaging.py"]
+    ignored = ["--ignore", "tests/test_cuda_host.py", "--ignore-glob", "tests/test_packaging*"]
     return [*PYTEST, "tests", "-k", "cuda", *ignored]
 
 
