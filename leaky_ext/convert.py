@@ -91,7 +91,7 @@ def convert(
         cannot_rebuild = 0 in (alpha_bounds or ()) or (not slope.is_meta and bool((slope == 0).any()))
         if kind == "learnable" and (overwrites or keep == "output") and cannot_rebuild:
             overwrites, keep = False, "input"
-            notes.append("keeps its input: it cannot be rebuilt, since a slope or a bound is exactly 0")
+            notes.append("saves its input, which cannot be rebuilt from the output: a slope or a bound is exactly 0")
         if isinstance(old, nn.PReLU):  # an nn.PReLU pickled by an older torch has no init
             count, start = old.weight.numel(), float(getattr(old, "init", 0.25))
             if kind == "learnable":
@@ -103,7 +103,7 @@ def convert(
             new = StraightThroughReLU(start, inplace=overwrites)
         else:
             if wrappers:
-                raise ValueError(f"{name!r} would get a parameter that {wrappers} do not know: convert before wrapping")
+                raise ValueError(f"{name!r} would get a new parameter inside {wrappers}: convert before wrapping")
             where = _near(model, name)
             new = LearnableLeakyReLU(1, start, save=keep, inplace=overwrites, alpha_bounds=alpha_bounds, **where)
         new.loads_without = name in calls or not isinstance(old, nn.PReLU)

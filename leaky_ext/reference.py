@@ -29,7 +29,7 @@ _DTYPE_NAMES = one_of(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 
 
 def negative(x: Tensor) -> Tensor:
-    """Return where the slope applies: not (x >= 0). This includes NaN, but neither +0.0 nor -0.0."""
+    """Return a mask of the negative elements: not (x >= 0). NaN is negative, +0.0 and -0.0 are not."""
     return torch.logical_not(x >= 0)
 
 

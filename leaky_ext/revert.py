@@ -57,7 +57,7 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
             if other != bounds:  # clamping the parameter would change the output of the other module
                 raise ValueError(
                     f"{name!r} keeps {old.slope_name} in {bounds}, and {user!r}, which shares it, in {other}: give "
-                    "both the same alpha_bounds, or each a parameter of its own"
+                    "both the same alpha_bounds, or separate parameters"
                 )
         if kind == "relu":
             return nn.ReLU(old.inplace), "g before, 0 now", "gradient where x < 0: alpha * g before, 0 now"

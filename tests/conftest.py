@@ -39,7 +39,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def modes_table(request: pytest.FixtureRequest) -> Iterator[dict[str, dict[str, set[str]]]]:
-    """Row (mode) to column to outcomes; written as a table once all tests have run, if asked for and all passed."""
+    """Mode -> column -> outcomes. Written as a table if --write-modes is given and all tests passed."""
     table: dict[str, dict[str, set[str]]] = {}
     yield table
     path = request.config.getoption("--write-modes")
