@@ -37,8 +37,8 @@ for what in "${@:-kernels threads valgrind python}"; do
         FORCE_CUDA=0 CFLAGS="$memory" LDFLAGS="$memory" python setup.py build_ext --inplace
         # The interpreter is not instrumented, so ASan's runtime must be loaded first, with libstdc++, whose exceptions
         # it wraps. Leaks are not checked: Python and torch keep memory until the end.
-        export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
-        export ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 PYTHONPATH=$PWD
+        LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
+        export LD_PRELOAD ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 PYTHONPATH=$PWD
         python tests/fuzz_operators.py --calls 100000
         # test_packaging*.py build and import in environments of their own, test_cuda_host.py has its own sanitizers.
         python -m pytest -m "not slow" -p no:cacheprovider ${PYTEST_ARGUMENTS:-} \
