@@ -131,7 +131,7 @@ def operators(frame: pd.DataFrame, kept: dict[str, str]) -> Iterator[tuple[str, 
             yield title, ratios(rows, lambda case: size_name(case.numel), pairs, "elements")
     by_hand = {f"{ours} / {other}": (ours, other) for ours, names in BY_HAND.items() for other in names}
     hand = pick(frame, group="by hand")
-    yield "Operators beside formulas written by hand, forward + backward", ratios(hand, describe, by_hand)
+    yield "Operators compared with formulas written by hand, forward + backward", ratios(hand, describe, by_hand)
     channels = {"learnable / PReLU": ("learnable", "PReLU"), "learnable / oneDNN": ("learnable", "oneDNN")}
     layouts = pick(frame, layout=("nchw", "channels_last"))
     for task in (BOTH, FORWARD):

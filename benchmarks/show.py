@@ -37,7 +37,7 @@ Values and gradients of each were compared with the formula in plain PyTorch bef
 def screen(results: Results) -> Text:
     """Returns a title per case and a line per pair, green if leaky_ext is faster, red if it is slower."""
     run = next(iter(results.runs.values()))
-    text = Text(f"leaky_ext {run.version} beside {run.torch} on {results.machine.title}\n\n{HEADER}\n")
+    text = Text(f"leaky_ext {run.version} compared with {run.torch} on {results.machine.title}\n\n{HEADER}\n")
     for title, pairs in comparisons(results.frame()):
         text.append(f"{title}\n", "bold")
         for ours, own in pairs:
