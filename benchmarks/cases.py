@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .contenders import BY_HAND, MAIN, NETWORK_CONTENDERS, PEER, SMALL
+from .contenders import BOUNDED, BY_HAND, MAIN, NETWORK_CONTENDERS, PEER, SMALL
 from .networks import BLOCKS, NETWORKS, TRAINED
 
 K, M = 1_000, 1 << 20
@@ -111,6 +111,7 @@ def host(*, threads: int, quick: bool) -> Iterator[Case]:
     """Calls of modules on small tensors, on one thread: what a call costs the host."""
     for task in (BOTH, RECORDED, FORWARD):
         names = tuple(name for name in MAIN if name != "fixed")  # a function: see `calls`
+        names += (*BOUNDED, *BOUNDED.values())
         yield Case(suite="host", subject="module", task=task, contenders=names, numel=100, threads=1)
 
 

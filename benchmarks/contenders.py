@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import leaky_ext
 
 SLOPE = 0.01  # the slope of all contenders with a fixed slope
+BOUNDS = (0.0, 1.0)  # of the slopes of "bounded" contenders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,10 @@ class Layer(nn.Module):
 def converted(prelu: nn.PReLU, **options: Any) -> nn.Module:
     leaky_ext.convert(prelu, **options)
     return prelu
+
+
+def prelu_clamped(x: Tensor, alpha: Any) -> Tensor:
+    return F.prelu(x, alpha.clamp(*BOUNDS))
 
 
 def where(x: Tensor, alpha: Any) -> Tensor:
@@ -101,6 +106,12 @@ CONTENDERS: dict[str, Contender] = {
         backward=None,
         module=lambda prelu: converted(prelu, save="output"),
     ),
+    "learnable, bounded": Contender(
+        function=learnable, forward=None, backward=None, module=lambda prelu: converted(prelu, alpha_bounds=BOUNDS)
+    ),
+    "PReLU, clamped": Contender(
+        function=prelu_clamped, forward=None, backward=None, module=lambda prelu: Layer(prelu_clamped, prelu.weight)
+    ),
     "where": Contender(function=where, forward=None, backward=None, module=lambda prelu: Layer(where, prelu.weight)),
     "where, fixed": Contender(function=where),
     "where, straight-through": Contender(function=where_straight_through, forward=0.0),
@@ -119,6 +130,7 @@ SMALL = "learnable, save=output"  # the learned slope that saves the least memor
 NETWORK_CONTENDERS = (*MAIN, SMALL)
 # What a user of nn.PReLU can write -> contender.
 CHOICES = {"nn.PReLU": "PReLU", "convert": "learnable", 'convert, save="output"': SMALL, "nn.ReLU": "ReLU"}
+BOUNDED = {"learnable, bounded": "PReLU, clamped"}
 BY_HAND = {
     "learnable": ("where", "clamp"),
     "fixed": ("where, fixed",),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from . import charts, tables
 from .cases import BOTH, FORWARD, GRAPHED, INFERENCE, THEN_READ, TRAINING, size_name
-from .contenders import BY_HAND, CHOICES, MAIN, NETWORK_CONTENDERS, SMALL
+from .contenders import BOUNDED, BY_HAND, CHOICES, MAIN, NETWORK_CONTENDERS, SMALL
 from .machine import ROOT
 from .results import RESULTS, Results, load_all
 from .tables import (
@@ -39,7 +39,12 @@ HOW = {
     "trained": "as people train, eager",
     "trained-compiled": "as people train, compiled",
 }
+# The precisions of the suite trained. Networks without images have no channels_last.
+PRECISIONS = {"fp32": "float32, as trained", "fp32, channels_last": "float32, channels_last"}
+PRECISIONS |= {f"bf16{layout}": "bfloat16 autocast, channels_last" for layout in ("", ", channels_last")}
+PRECISIONS |= {f"fp16{layout}": "float16 autocast, channels_last" for layout in ("", ", channels_last")}
 MODULES = OWN | {"straight-through / LeakyReLU": ("straight-through", "LeakyReLU")}
+MODULES |= {f"{ours} / {other}": (ours, other) for ours, other in BOUNDED.items()}
 NOTHING = "No results are committed yet: `python -m benchmarks run` and `python -m benchmarks report` write them.\n"
 
 
@@ -63,6 +68,35 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/", suite:
         run = result.runs[min(name for name in result.runs if name.startswith(suite))]
         parts += [f"{result.machine.title}; {run} ([all rows]({link}{name}.md)):", markdown(shown)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n" if parts else NOTHING
+
+
+def medians(results: dict[str, Results], kind: str) -> str:
+    """Returns a table of the training steps on all machines of a kind ("cpu" or "cuda").
+
+    It has a line for each machine and precision. A cell has the median, minimum and maximum over the networks.
+    """
+    lines = []
+    for name, result in results.items():
+        frame = pick(result.frame(), suite=("networks", "trained"), task=TRAINING, malloc="default", device=kind)
+        cases = by_case(frame)
+        labels = cases["subject"].str.extract(r"\(((?:fp32|bf16|fp16).*)\)")[0].map(PRECISIONS).fillna("float32")
+        for label in labels.drop_duplicates():
+            table = versus(cases[labels == label], tables.IN_NETWORKS)
+            lines.append(
+                {
+                    {"cpu": "CPU", "cuda": "GPU"}[kind]: f"[{result.machine.title}](docs/benchmarks/{name}.md)",
+                    "in": label,
+                    "networks": len(table),
+                    **{pair: spread(table[pair]) for pair in table},
+                }
+            )
+    return markdown(pd.DataFrame(lines).dropna(axis="columns", how="all").fillna("")) if lines else NOTHING
+
+
+def spread(ratios: pd.Series) -> str | None:
+    if ratios.isna().all():
+        return None
+    return f"{ratios.median():.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
 
 
 def memory_of_networks(results: dict[str, Results]) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 from .cases import KEY
 from .contenders import PEER, SMALL
 from .results import Results
-from .tables import duration, in_full, mebibytes, ratio
+from .tables import MIB, duration, in_full, mebibytes, ratio
 
 # Contender -> what a user writes in a network, and as an operator.
 WRITTEN = {
@@ -31,7 +31,9 @@ HEADER = f"{'':47}{'time':^18} {'':>6}{'MiB kept':^18}\n" + " {:<12} {:<30}{:>9}
 EXPLAINED = """\
 Speed is PyTorch's time divided by leaky_ext's, measured in turns: below 1, leaky_ext is slower.
 MiB kept is what autograd saves from forward to backward, in a network for all layers.
-Values and gradients of each were compared with the formula in plain PyTorch before the measurement."""
+Values and gradients of each were compared with the formula in plain PyTorch before the measurement.
+These are quick measurements in one process: if the machine does anything else, ratios scatter by
+20% and more."""
 
 
 def screen(results: Results) -> Text:
@@ -59,4 +61,5 @@ def comparisons(frame: pd.DataFrame) -> Iterator[tuple[str, list[tuple[Any, Any]
 def line(ours: Any, own: Any, speed: float) -> str:
     theirs, mine = (WRITTEN[row.contender][row.subject == "operator"] for row in (own, ours))
     times = f"{duration(own.time):>9}{duration(ours.time):>10}{speed:>7.2f}"
-    return f" {theirs:<12} {mine:<30}{times}{mebibytes(own.kept):>9}{mebibytes(ours.kept):>10}\n"
+    theirs_kept, mine_kept = ("<0.01" if 0 < row.kept < 0.005 * MIB else mebibytes(row.kept) for row in (own, ours))
+    return f" {theirs:<12} {mine:<30}{times}{theirs_kept:>9}{mine_kept:>10}\n"

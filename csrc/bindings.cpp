@@ -37,9 +37,14 @@ bool is_eager() {
          !c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
+struct Bounds {
+  double low, high;
+};
+
 // Runs an eager call without the argument parsing of pybind11 or torch.ops: 2 us less of 13 for forward and backward of
 // 100 elements. Returns NotImplemented for any other call; Python then handles it.
-PyObject* call(PyObject* x_object, PyObject* slope, int64_t channel_dim, int64_t formula, bool in_place) {
+PyObject* call(PyObject* x_object, PyObject* slope, std::optional<Bounds> bounds, int64_t channel_dim, int64_t formula,
+               bool in_place) {
   if (!is_plain(x_object) || !is_eager()) Py_RETURN_NOTIMPLEMENTED;
   OptionalTensor alpha;
   double value = 0;
@@ -54,6 +59,7 @@ PyObject* call(PyObject* x_object, PyObject* slope, int64_t channel_dim, int64_t
   Tensor y;
   {
     const py::gil_scoped_release no_gil;
+    if (bounds && alpha) alpha = operators::ClampSlope::call(*alpha, bounds->low, bounds->high);
     y = in_place ? operators::Forward_::call(x, alpha, value, channel_dim, formula)
                  : operators::Forward::call(x, alpha, value, channel_dim, formula);
   }
@@ -66,7 +72,7 @@ PyObject* activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 5 || !PyLong_CheckExact(args[2])) Py_RETURN_NOTIMPLEMENTED;
   const int64_t channel_dim = PyLong_AsLongLong(args[2]), formula = PyLong_AsLongLong(args[3]);
   if (PyErr_Occurred()) return nullptr;
-  return call(args[0], args[1], channel_dim, formula, args[4] == Py_True);
+  return call(args[0], args[1], std::nullopt, channel_dim, formula, args[4] == Py_True);
   END_HANDLE_TH_ERRORS
 }
 
@@ -76,7 +82,16 @@ py::object item(const py::handle dict, PyObject* key) {
   return py::reinterpret_borrow<py::object>(found);
 }
 
-// module_activation(x, module), positional: calls a module of modules.py without bounds. In Python, each attribute takes
+// Returns the alpha_bounds of a module, or nothing if they are not a tuple of two floats.
+std::optional<Bounds> bounds_of(const py::handle pair) {
+  PyObject* const tuple = pair.ptr();
+  const bool valid = PyTuple_CheckExact(tuple) && PyTuple_GET_SIZE(tuple) == 2 &&
+                     PyFloat_CheckExact(PyTuple_GET_ITEM(tuple, 0)) && PyFloat_CheckExact(PyTuple_GET_ITEM(tuple, 1));
+  if (!valid) return std::nullopt;
+  return Bounds{PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(tuple, 0)), PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(tuple, 1))};
+}
+
+// module_activation(x, module), positional: calls a module of modules.py. In Python, each attribute takes
 // 40 ns, because nn.Module has a __getattr__, and a parameter 600 ns. Returns NotImplemented
 // - for subclasses, which may override any attribute: `formulas` must be in the dict of the class itself;
 // - while torch.fx traces: the slope must become a node of the graph.
@@ -87,7 +102,7 @@ PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) 
       PyUnicode_InternFromString("_parameters"), PyUnicode_InternFromString("alpha_bounds"),
       PyUnicode_InternFromString("channel_dim"), PyUnicode_InternFromString("inplace"),
       PyUnicode_InternFromString("save"),        PyUnicode_InternFromString("input")};
-  const auto [slope_name, formulas, parameters, bounds, dim, inplace, save, input] = names;
+  const auto [slope_name, formulas, parameters, alpha_bounds, dim, inplace, save, input] = names;
   static PyObject* const is_tracing = PyUnicode_InternFromString("_is_fx_tracing_flag");
   if (count != 2 || item(fx_globals, is_tracing).ptr() != Py_False) Py_RETURN_NOTIMPLEMENTED;
   PyTypeObject* const type = Py_TYPE(args[1]);
@@ -97,27 +112,18 @@ PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) 
   const auto name = py::reinterpret_steal<py::object>(PyObject_GetAttr(reinterpret_cast<PyObject*>(type), slope_name));
   py::object slope = item(vars, name.ptr());  // a float
   if (!slope) slope = item(item(vars, parameters), name.ptr());
-  const py::object flag = item(vars, inplace), channel_dim = item(vars, dim), no_bounds = item(vars, bounds);
+  const py::object flag = item(vars, inplace), channel_dim = item(vars, dim), pair = item(vars, alpha_bounds);
   const py::object formula = item(numbers, flag.ptr() == Py_True ? input : item(vars, save).ptr());
   if (PyErr_Occurred()) PyErr_Clear();  // an attribute has a wrong type: Python raises the error
-  if (!slope || !formula || no_bounds.ptr() != Py_None || !channel_dim || !PyLong_CheckExact(channel_dim.ptr()) ||
-      !flag || !PyBool_Check(flag.ptr())) {
+  if (!slope || !formula || !pair || !channel_dim || !PyLong_CheckExact(channel_dim.ptr()) || !flag ||
+      !PyBool_Check(flag.ptr())) {
     Py_RETURN_NOTIMPLEMENTED;
   }
+  const std::optional<Bounds> bounds = bounds_of(pair);
+  if (!bounds && pair.ptr() != Py_None) Py_RETURN_NOTIMPLEMENTED;
   const int64_t channel = PyLong_AsLongLong(channel_dim.ptr()), number = PyLong_AsLongLong(formula.ptr());
   if (PyErr_Occurred()) return nullptr;
-  return call(args[0], slope.ptr(), channel, number, flag.ptr() == Py_True);
-  END_HANDLE_TH_ERRORS
-}
-
-// clamp_slope(alpha, low, high), positional.
-PyObject* clamp_slope(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  HANDLE_TH_ERRORS
-  if (count != 3 || !is_plain(args[0]) || !PyFloat_CheckExact(args[1]) || !PyFloat_CheckExact(args[2]) || !is_eager()) {
-    Py_RETURN_NOTIMPLEMENTED;
-  }
-  const Tensor& alpha = THPVariable_Unpack(args[0]);
-  return THPVariable_Wrap(operators::ClampSlope::call(alpha, PyFloat_AS_DOUBLE(args[1]), PyFloat_AS_DOUBLE(args[2])));
+  return call(args[0], slope.ptr(), bounds, channel, number, flag.ptr() == Py_True);
   END_HANDLE_TH_ERRORS
 }
 
@@ -126,8 +132,6 @@ PyMethodDef functions[] = {
      "activation(x, alpha, channel_dim, formula, in_place)"},
     {"module_activation", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(module_activation)), METH_FASTCALL,
      "module_activation(x, module)"},
-    {"clamp_slope", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(clamp_slope)), METH_FASTCALL,
-     "clamp_slope(alpha, low, high)"},
 };
 
 py::dict build_info() {

@@ -88,6 +88,27 @@ def test_headline_has_a_line_per_network_and_links_to_the_page(results: Path) ->
     assert "No results" in report.headline({})
 
 
+def test_medians_have_a_line_per_machine_and_precision(results: Path) -> None:
+    loaded = load_all(results)
+    loaded["some-cpu"].merge(
+        "trained",
+        RUN,
+        [
+            row
+            for subject, time in (("MLP (bf16)", 10.0), ("PNet (bf16, channels_last)", 5.0))
+            for row in rows(
+                Case(suite="trained", subject=subject, task=TRAINING, contenders=MAIN),
+                {"learnable": [time], "PReLU": [20.0]},
+            )
+        ],
+    )
+    lines = report.medians(loaded, "cpu").splitlines()
+    machine = "[Some CPU, family 1 model 2, 2 cores](docs/benchmarks/some-cpu.md)"
+    assert lines[2].startswith(f"| {machine} | float32 | 1 | 2.00 (2.00 to 2.00) | 0.50 (0.50 to 0.50) |")
+    assert lines[3].startswith(f"| {machine} | bfloat16 autocast, channels_last | 2 | 3.00 (2.00 to 4.00) |")
+    assert "No results" in report.medians(loaded, "cuda")
+
+
 def test_the_screen_knows_every_suite() -> None:
     assert set(ORDER) == set(SUITES)
 

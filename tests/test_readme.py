@@ -76,7 +76,8 @@ def check_command(words: list[str], targets: list[str]) -> None:
     elif words[0] == "python" and words[1] != "-m":
         assert (ROOT / words[1]).is_file(), words
     else:
-        known = (["pip", "install", "."], ["python", "-m", "build", "--sdist"])
+        known = (["pip", "install", "."], ["pip", "install", "torch", "numpy"], ["python", "-m", "build", "--sdist"])
+        known += (["python3", "-m", "venv", "env"], [".", "env/bin/activate"])
         assert words in known or words[0] in ("cmake", "ctest", "cd", "git"), words
 
 

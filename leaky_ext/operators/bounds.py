@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling, is_dynamo_compiling
+from torch.compiler import is_compiling
 from torch.library import register_fake, register_vmap
 from torch.overrides import has_torch_function
 
-from .. import _C, torch_private
+from .. import torch_private
 from . import register_sharding
 
 _clamp_slope = torch.ops.leaky_ext.clamp_slope.default
@@ -21,10 +21,6 @@ def clamp_slope(alpha: Tensor, low: float, high: float) -> Tensor:
 
     Exporters, tracers and backends that do not support the operators get a plain clamp.
     """
-    if not is_dynamo_compiling():
-        clamped = _C.clamp_slope(alpha, low, high)
-        if clamped is not NotImplemented:
-            return clamped
     if is_compiling():
         from .compiled import traced_for  # imported here because it imports Dynamo and Inductor
 
