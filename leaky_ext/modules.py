@@ -86,7 +86,7 @@ class Slope(nn.Module):
         """
         if self.alpha_bounds is not None:
             if (slope := self._parameters.get(self.slope_name)) is None:
-                raise RuntimeError(f"{self}: {self.slope_name} is computed, so it cannot be projected")
+                raise RuntimeError(f"{self}: cannot project {self.slope_name}, computed from other parameters")
             slope.clamp_(*self.alpha_bounds)
 
     def slope(self) -> Tensor | float:
