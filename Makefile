@@ -1,12 +1,12 @@
-# A fresh machine needs python3 (with its venv module and headers), a C++ compiler and make: the rest is installed into
-# .venv, what `make lint` needs into .venv-lint, and nvcc, if there is none, into .venv-cuda. docs/environment.md has the
-# variables: `make test TORCH=torch==2.15.0 VENV=.venv-2.15 JOBS=8`.
+# Requires python3 (with its venv module and headers), a C++ compiler and make. Installs everything else: into .venv, the
+# tools of `make lint` into .venv-lint, and nvcc, if it is missing, into .venv-cuda. docs/environment.md has the variables:
+# `make test TORCH=torch==2.15.0 VENV=.venv-2.15 JOBS=8`.
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= $(shell nproc)
 
-# How much runs at once, here and in scripts/: torch's builds, CMake's, and pytest's processes.
+# The number of parallel jobs, here and in scripts/: of torch's builds, of CMake, and of pytest.
 export MAX_JOBS ?= $(JOBS)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export PYTEST_ARGUMENTS ?= -n $(JOBS) --dist loadfile
@@ -21,7 +21,7 @@ CUDA := $(VENV)-cuda
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
-# nvcc and cuobjdump from PyPI, behind those of the machine. Nothing is installed where it has both.
+# Installs nvcc and cuobjdump from PyPI, unless the machine has both. PATH prefers those of the machine.
 CUDA_TOOLS := $(if $(and $(shell command -v nvcc),$(shell command -v cuobjdump)),,$(CUDA)/.installed)
 export PATH := $(PATH):$(abspath $(CUDA))/nvidia/cu13/bin
 .PHONY: help bench test test-slow test-all ci dev lint types format docs cuda-compile cpp aarch64 matrix sanitize \
@@ -30,18 +30,18 @@ export PATH := $(PATH):$(abspath $(CUDA))/nvidia/cu13/bin
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-bench: $(BUILT)  ## networks and operators beside PyTorch's own: a minute or two
+bench: $(BUILT)  ## compare networks and operators with PyTorch's own: a minute or two
 	$(BIN)/python -m benchmarks run --quick calls operators networks networks-compiled
 
 test: $(BUILT)  ## the tests for every change: a few minutes
 	$(PYTEST) -m "not slow"
 
-test-slow: $(BUILT) $(CUDA_TOOLS)  ## the others: what is compiled by Inductor, exported, installed, or runs long
+test-slow: $(BUILT) $(CUDA_TOOLS)  ## the slow tests: Inductor, export, installation, long runs
 	$(PYTEST) -m slow
 
-test-all: test test-slow  ## all of them
+test-all: test test-slow  ## all tests
 
-ci: $(BUILT) $(DOCS) $(LINT)/.installed $(CUDA_TOOLS)  ## all that must pass before a merge
+ci: $(BUILT) $(DOCS) $(LINT)/.installed $(CUDA_TOOLS)  ## everything that must pass before a merge
 	.ci/run --at-once cuda-compile cpp docs sanitize-kernels types lint --in-turn test test-slow
 
 dev: $(BUILT)  ## an editable build in .venv
@@ -57,45 +57,45 @@ format: $(LINT)/.installed  ## let ruff and clang-format rewrite the sources
 	$(LINT)/bin/ruff format .
 	$(LINT)/bin/clang-format -i $(CPP)
 
-types: $(INSTALLED)  ## mypy, with torch: without it every Tensor and Module would be Any, and nothing be found
+types: $(INSTALLED)  ## mypy, with torch: without torch, every Tensor and Module would be Any
 	$(BIN)/mypy
 
-docs: $(BUILT) $(DOCS)  ## the site, its links and every page in a browser: build/docs/html
+docs: $(BUILT) $(DOCS)  ## build the site, check its links, open every page in a browser: build/docs/html
 	$(BIN)/python scripts/docs.py
 
-cuda-compile: $(INSTALLED) $(CUDA_TOOLS)  ## every CUDA source, for each architecture, warnings as errors; needs no GPU
+cuda-compile: $(INSTALLED) $(CUDA_TOOLS)  ## compile every CUDA source for each architecture, warnings as errors; needs no GPU
 	PYTHON=$(BIN)/python scripts/cuda_compile.sh
 
-cpp: $(INSTALLED)  ## CMake: the C++ library, its tests (the kernels' need no Python), the installed package
+cpp: $(INSTALLED)  ## build, test and install the C++ library with CMake
 	PATH="$(abspath $(BIN)):$$PATH" scripts/cpp.sh build/cpp
 
-aarch64:  ## the kernels for 64-bit ARM, their tests under QEMU
+aarch64:  ## build the kernels for 64-bit ARM, and run their tests under QEMU
 	cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64.cmake -DLEAKY_EXT_TORCH=OFF
 	cmake --build build/aarch64
 	ctest --test-dir build/aarch64 --output-on-failure
 
-matrix: $(INSTALLED)  ## builds and tests against each torch, and writes docs/versions.md
+matrix: $(INSTALLED)  ## build and test against each torch, and write docs/versions.md
 	$(BIN)/python scripts/matrix.py
 
 sanitize: $(BUILT)  ## the tests under ASan and UBSan, concurrent calls under TSan, kernels and fuzzed calls under valgrind
 	PATH="$(abspath $(BIN)):$$PATH" scripts/sanitize.sh build/sanitize
 
-sanitize-kernels: $(INSTALLED)  ## of these, the kernels' own tests, which see no torch
+sanitize-kernels: $(INSTALLED)  ## only the tests of the kernels without torch, under ASan, UBSan and TSan
 	PATH="$(abspath $(BIN)):$$PATH" scripts/sanitize.sh build/sanitize kernels threads
 
-fuzz: $(BUILT)  ## a million hostile calls of the raw operators
+fuzz: $(BUILT)  ## a million random calls of the operators, valid and invalid
 	$(BIN)/python tests/fuzz_operators.py --calls 1000000
 
-coverage: $(INSTALLED)  ## lines covered, Python and C++
+coverage: $(INSTALLED)  ## measure the lines that the tests cover, in Python and C++
 	PATH="$(abspath $(BIN)):$$PATH" scripts/coverage.sh build/coverage
 
-gpu-check:  ## everything that needs a GPU; installs nothing, so PYTHON must have torch and what the tests need
+gpu-check:  ## everything that needs a GPU; installs nothing: PYTHON must have torch and the packages of the tests
 	$(PYTHON) scripts/gpu_check.py
 
-wheel: $(INSTALLED)  ## one wheel for every torch that is supported, with CUDA kernels if FORCE_CUDA=1: build/wheel
+wheel: $(INSTALLED)  ## build one wheel for every supported torch, with CUDA kernels if FORCE_CUDA=1: build/wheel
 	$(BIN)/python scripts/wheel.py
 
-sbom: $(INSTALLED)  ## a CycloneDX bill of what is installed here: build/sbom.json
+sbom: $(INSTALLED)  ## write a CycloneDX bill of the installed packages: build/sbom.json
 	mkdir -p build && $(BIN)/cyclonedx-py environment $(BIN)/python -o build/sbom.json
 
 requirements:  ## pin requirements*.txt anew, with hashes
@@ -105,11 +105,11 @@ requirements:  ## pin requirements*.txt anew, with hashes
 	$(PIN) --group lint -o requirements-lint.txt
 	$(PIN) --group cuda -o requirements-cuda.txt
 
-clean:  ## remove what was built; the virtual environments stay
+clean:  ## remove build outputs, but not the virtual environments
 	rm -rf build dist *.egg-info .*_cache .hypothesis .coverage* htmlcov leaky_ext/*.so leaky_ext/_build.py $(BUILT)
 	find . -path './.venv*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
-distclean: clean  ## and the virtual environments
+distclean: clean  ## remove the virtual environments too
 	rm -rf .venv* $(VENV) $(LINT) $(CUDA)
 
 $(INSTALLED): requirements.txt requirements-models.txt

@@ -1,7 +1,8 @@
-"""Builds leaky_ext._C: the CPU kernels always, the CUDA kernels where torch has CUDA and nvcc is found.
+"""Builds leaky_ext._C: always the CPU kernels, and the CUDA kernels if torch has CUDA and nvcc is found.
 
-FORCE_CUDA=1 or 0 decides otherwise. TORCH_CUDA_ARCH_LIST names the GPUs to build for, CUDA_HOME the CUDA toolkit,
-CXX the compiler, MAX_JOBS how many files are compiled at once. Everything else is in pyproject.toml.
+FORCE_CUDA=1 raises an error if the CUDA kernels cannot be built, FORCE_CUDA=0 skips them. TORCH_CUDA_ARCH_LIST selects
+the GPU architectures, CUDA_HOME the CUDA toolkit, CXX the compiler, and MAX_JOBS the number of files that are compiled
+at once. Everything else is in pyproject.toml.
 """
 
 import atexit
@@ -22,14 +23,14 @@ import cuda_toolkit
 
 try:
     import torch
-except ModuleNotFoundError:  # enough for a source distribution
+except ModuleNotFoundError:  # a source distribution does not need torch
     torch = None
 
 CXX = shlex.split(os.environ.get("CXX", "c++"))  # ["ccache", "c++", "-march=native"]
 
 
 def cuda_or_not():
-    """Returns the folder of the toolkit that builds the CUDA kernels, or None, and why."""
+    """Returns the folder of the toolkit that builds the CUDA kernels, or None, and the reason."""
     forced, cuda = os.environ.get("FORCE_CUDA"), torch.version.cuda
     if forced == "0":
         return None, "FORCE_CUDA=0"
@@ -46,12 +47,12 @@ def cuda_or_not():
 
 
 def cuda_architectures():
-    """As TORCH_CUDA_ARCH_LIST: those of the visible GPUs, or else those in csrc/cuda/architectures.txt."""
+    """Returns a TORCH_CUDA_ARCH_LIST: the visible GPUs, or csrc/cuda/architectures.txt if there is no GPU."""
     if torch.cuda.is_available():
         found = {torch.cuda.get_device_capability(n) for n in range(torch.cuda.device_count())}
         return ";".join(f"{major}.{minor}" for major, minor in sorted(found))
     listed = Path("csrc/cuda/architectures.txt").read_text().split()
-    if tuple(map(int, torch.version.cuda.split(".")[:2])) < (12, 8):  # does not know Blackwell
+    if tuple(map(int, torch.version.cuda.split(".")[:2])) < (12, 8):  # this nvcc does not support Blackwell
         listed = [sm for sm in listed if int(sm) < 100]
     return ";".join(f"{sm[:-1]}.{sm[-1]}" for sm in listed) + "+PTX"
 
@@ -60,14 +61,14 @@ def require_compiler():
     if not shutil.which(CXX[0]):
         raise SystemExit(
             f"leaky_ext: no C++ compiler: '{CXX[0]}' is not on PATH. Install one (Debian, Ubuntu: apt install g++; "
-            "Fedora: dnf install gcc-c++), or name one in CXX."
+            "Fedora: dnf install gcc-c++), or set CXX to one."
         )
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         raise SystemExit("leaky_ext: no Python.h: install Python's headers (Debian, Ubuntu: apt install python3-dev)")
 
 
 def openmp():
-    """Returns the flag for OpenMP, [] if the compiler has none: then the CPU kernels run on one thread."""
+    """Returns the flag for OpenMP, or [] if the compiler does not support it: the CPU kernels then use one thread."""
     program = "#include <omp.h>\nint main() { return omp_get_max_threads(); }"
     command = [*CXX, "-fopenmp", "-x", "c++", "-", "-o", os.devnull]
     has_it = subprocess.run(command, input=program, capture_output=True, text=True).returncode == 0
@@ -75,12 +76,12 @@ def openmp():
 
 
 def extension():
-    """The extension and the command that builds it, for the torch that can be imported."""
+    """Returns the extension and the command that builds it, for the torch that can be imported."""
     if torch is None:
 
         class NoTorch(build_ext):
             def run(self):
-                raise SystemExit("leaky_ext: torch is needed to build: install it first, or build with isolation")
+                raise SystemExit("leaky_ext: the build requires torch: install torch first, or build with isolation")
 
         return Extension("leaky_ext._C", []), NoTorch
 
@@ -94,7 +95,7 @@ def extension():
 
     wrapper, *compiler = CXX
     if compiler and wrapper in ("ccache", "sccache") and hasattr(cpp_extension, "_wrap_compiler"):
-        os.environ["CXX"] = shlex.join(compiler)  # this torch puts the wrapper before it, and takes CXX for one word
+        os.environ["CXX"] = shlex.join(compiler)  # this torch adds the wrapper itself, and CXX must be one word
 
     architectures = os.environ["TORCH_CUDA_ARCH_LIST"] if with_cuda else ""
     macros = [("LEAKY_TORCH", f'"{torch.__version__}"'), ("LEAKY_CUDA_ARCHITECTURES", f'"{architectures}"')]
@@ -117,12 +118,12 @@ def extension():
             reason = why if threads else f"{why}. {shlex.join(CXX)} has no OpenMP: one thread on the CPU"
             what = f"the {kernels} kernels against torch {torch.__version__}: {reason}"
             print(f"leaky_ext: building {what}", flush=True)
-            self.force = True  # an old build may be of another torch; ninja knows what is still good
+            self.force = True  # an old build may be for another torch; ninja compiles only what has changed
             if with_cuda:
                 cuda_toolkit.link_runtime(toolkit, self.build_temp)
                 ext.library_dirs.append(self.build_temp)
             super().run()
-            atexit.register(print, f"leaky_ext: built {what}", flush=True)  # last, after pages of compilers' output
+            atexit.register(print, f"leaky_ext: built {what}", flush=True)  # last, below the output of the compilers
             facts = f'VERSION = "{self.distribution.get_version()}"\nTORCH = "{torch.__version__}"\n'
             Path(self.get_ext_fullpath(ext.name)).with_name("_build.py").write_text(
                 f"# Written by setup.py.\n{facts}WITH_CUDA = {with_cuda}\nWHY = {reason!r}\n"
@@ -132,10 +133,11 @@ def extension():
 
 
 ext, command = extension()
-# A torch that was fetched for the build alone must not replace the one that the package will run with.
+# Requires the version of a torch in the target environment, but not of a torch that was downloaded for the build: pip
+# would install that version.
 minor = ".".join(torch.__version__.split(".")[:2]) if torch and backend.is_of_environment(torch) else None
 setup(
     ext_modules=[ext],
     cmdclass={"build_ext": command},
-    install_requires=[f"torch=={minor}.*" if minor else "torch>=2.11"],
+    install_requires=[f"torch=={minor}.*" if minor else backend.ANY_TORCH],
 )

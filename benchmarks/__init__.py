@@ -5,5 +5,5 @@
     python -m benchmarks report                   docs/benchmarks/MACHINE.md and charts, from those files
     python -m benchmarks compare A.json B.json    rows that got slower or faster
 
-docs/performance.md says how the figures are taken and how to read them.
+docs/performance.md says how the figures are measured and how to read them.
 """

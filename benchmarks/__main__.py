@@ -12,18 +12,18 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The benchmark suites of leaky_ext.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    run = commands.add_parser("run", help="measure, and write the results as JSON")
+    run = commands.add_parser("run", help="measure and write the results as JSON")
     run.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: all of {', '.join(SUITES)}")
-    run.add_argument("--quick", action="store_true", help="a few rows of each; results are not kept by git")
+    run.add_argument("--quick", action="store_true", help="measure a few rows of each suite; git ignores the results")
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    run.add_argument("--threads", type=int, help="default: torch's")
-    run.add_argument("--only", metavar="TEXT", help="cases with this in 'subject, task, malloc'; other rows stay")
-    run.add_argument("--seconds", type=float, help="of timing, for each case in each process; default: the suite's")
+    run.add_argument("--threads", type=int, help="number of threads; default: torch's")
+    run.add_argument("--only", metavar="TEXT", help="only cases with this in 'subject, task, malloc'; keep other rows")
+    run.add_argument("--seconds", type=float, help="time of each case in each process; default: the suite's")
     run.add_argument("--out", type=Path, metavar="FILE", help="default: benchmarks/results/MACHINE.json")
 
-    commands.add_parser("report", help="pages and charts from the results in benchmarks/results")
+    commands.add_parser("report", help="write pages and charts from the results in benchmarks/results")
 
-    compare = commands.add_parser("compare", help="what got slower, and what faster, beyond the spread")
+    compare = commands.add_parser("compare", help="print the rows that got slower or faster by more than the spread")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
 

@@ -24,7 +24,7 @@ class Residual(nn.Module):
 
 
 def residual_network() -> nn.Module:
-    """Three stages of two basic blocks, as for CIFAR."""
+    """Returns three stages of two basic blocks, as for CIFAR."""
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1)]
     for channels in (32, 64, 128):
         layers += [Residual(channels), Residual(channels)]
@@ -66,7 +66,7 @@ class ImprovedResidual(nn.Module):
 
 
 def face_recognition() -> nn.Module:
-    """iResNet-50 for images of 112 px, as ArcFace (https://arxiv.org/abs/1801.07698) trains it."""
+    """Returns iResNet-50 for images of 112 px, as ArcFace (https://arxiv.org/abs/1801.07698) trains it."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)]
     before = 64
     for channels, count in ((64, 3), (128, 4), (256, 14), (512, 3)):

@@ -28,7 +28,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 CHANNELS, WIDTH = 64, 1024
 LAYOUTS = ("flat", "nchw", "channels_last", "sliced rows")
 FORWARD, FORWARD_MASK, BACKWARD, BACKWARD_MASK = "forward", "forward, mask", "backward", "backward from the mask"
-MAIN = (  # what is trained most first
+MAIN = (  # the most frequent in training first
     ("channels_last", BACKWARD),
     ("channels_last", FORWARD),
     ("flat", FORWARD),
@@ -72,7 +72,7 @@ def calls(layout: str, numel: int, dtype: torch.dtype, device: str) -> dict[str,
 
 
 def shares(numel: int, device: str, seconds: float) -> Iterator[dict[str, Any]]:
-    """Returns one row per call. Measures each dtype and layout for `seconds`."""
+    """Yields one row per call. Measures each dtype and layout for `seconds`."""
     for dtype in DTYPES:
         for layout in LAYOUTS:
             with torch.no_grad():
@@ -102,10 +102,10 @@ def once(numel: int, device: str) -> None:
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bandwidth", description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--numel", type=int, default=NUMEL, help="elements, %(default)s unless told")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each dtype and layout")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="gets the rows as JSON")
-    parser.add_argument("--once", action="store_true", help="run the main kernels once each, and measure nothing")
+    parser.add_argument("--numel", type=int, default=NUMEL, help="number of elements (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time per dtype and layout (default: %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the rows to this file as JSON")
+    parser.add_argument("--once", action="store_true", help="only run the main kernels once each")
     options = parser.parse_args(words)
     if options.once:
         once(options.numel, options.device)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare A.json B.json`: rows that got slower or faster, beyond the spread of both."""
+"""`python -m benchmarks compare A.json B.json` prints rows that got slower or faster by more than the spread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from .results import ROW, Results
 from .tables import duration, in_full, markdown
 
-SMALLEST = 1.05  # ratio of medians below which nothing is said
+SMALLEST = 1.05  # smaller ratios of medians are not printed
 
 
 def compare(before: Path, after: Path) -> str:

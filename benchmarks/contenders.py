@@ -23,7 +23,7 @@ BOUNDS = (0.0, 1.0)  # of the slopes of "bounded" contenders
 class Contender:
     function: Callable[[Tensor, Any], Tensor]
     forward: float | None = SLOPE  # slope for negative x; None: alpha, a tensor that requires grad
-    backward: float | None = SLOPE  # the same, of the gradient
+    backward: float | None = SLOPE  # the same for the gradient
     module: Callable[[nn.PReLU], nn.Module] | None = None
     mkldnn: bool = False  # x and its gradient are in oneDNN's own layout
 
@@ -123,12 +123,12 @@ CONTENDERS: dict[str, Contender] = {
     "oneDNN": Contender(function=F.prelu, forward=None, backward=None, mkldnn=True),
 }
 
-# leaky_ext's -> PyTorch's own of the same kind, and the formulas written by hand that do what it does.
+# leaky_ext's activation -> PyTorch's own of the same kind. BY_HAND has the formulas that people write instead.
 PEER = {"learnable": "PReLU", "fixed": "LeakyReLU", "straight-through": "ReLU"}
 MAIN = (*PEER, *PEER.values())
-SMALL = "learnable, save=output"  # a learned slope that keeps the least
+SMALL = "learnable, save=output"  # the learned slope that saves the least memory
 NETWORK_CONTENDERS = (*MAIN, SMALL)
-# What a user of nn.PReLU can write -> the contender that it is.
+# What a user of nn.PReLU can write -> contender.
 CHOICES = {"nn.PReLU": "PReLU", "convert": "learnable", 'convert, save="output"': SMALL, "nn.ReLU": "ReLU"}
 BOUNDED = {"learnable, bounded": "PReLU, clamped"}
 BY_HAND = {

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 class Machine:
     """A machine. Its results are in one file."""
 
-    name: str  # of the GPU where that is measured
+    name: str  # of the GPU, or of the CPU if the CPU is measured
     device: str
     cores: int
     memory_gib: float

@@ -16,8 +16,8 @@ class Use:
     """Bytes that were allocated during a run."""
 
     peak: int = 0
-    left: int = 0  # at its end
-    marked: int = 0  # when it called `mark`
+    left: int = 0  # at the end of the run
+    marked: int = 0  # when the run called `mark`
 
 
 def allocated(run: Callable[[Callable[[], None]], Any], device: str) -> tuple[Use, Any]:

@@ -22,11 +22,11 @@ from .architectures import Residual, SpeechSeparation, conv_block, face_recognit
 class Network:
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
-    package: str = ""  # that has to be installed for it (requirements-models.txt)
+    package: str = ""  # required package (requirements-models.txt)
     channels_last: bool = False
-    autocast: torch.dtype | None = None  # with float16 a GradScaler scales the loss
-    large: bool = False  # seconds per step: only its eager training step is measured
-    fills_gpu: bool = False  # a batch for a GPU: measured there alone
+    autocast: torch.dtype | None = None  # float16 also uses a GradScaler
+    large: bool = False  # a step takes seconds: only its eager training step is measured
+    fills_gpu: bool = False  # the batch fills a GPU: measured only on GPUs
 
     @property
     def available(self) -> bool:
@@ -39,7 +39,7 @@ class Network:
         return torch.channels_last_3d if len(self.shape) == 5 else torch.channels_last
 
     def runs_on(self, device: str) -> bool:
-        """Whether it is measured there, for batches that fit; on CPUs without float16, and bfloat16 if they have it."""
+        """Returns whether the network is measured on a device. CPUs skip float16, and bfloat16 without AVX512-BF16."""
         if device == "cuda" or self.fills_gpu:
             return device == "cuda" and self.fills_gpu
         return self.autocast is None or (self.autocast == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported())
@@ -73,18 +73,18 @@ def load(module: str, name: str) -> Any:
 
 
 def face_detector(stage: str) -> nn.Module:
-    """A stage of MTCNN, with the trained weights that facenet-pytorch ships."""
+    """Returns a stage of MTCNN, with the trained weights of facenet-pytorch."""
     return load("facenet_pytorch.models.mtcnn", stage)()
 
 
 def medical_unet(dimensions: int, channels: tuple[int, ...]) -> nn.Module:
-    """MONAI's UNet, with its default activation, PReLU, and its default normalization, by instance."""
+    """Returns MONAI's UNet with its default activation (PReLU) and its default normalization (instance)."""
     unet = load("monai.networks.nets", "UNet")
     return unet(dimensions, 1, 2, channels=channels, strides=(2,) * (len(channels) - 1), num_res_units=2)
 
 
 def super_resolution() -> nn.Module:
-    """SRVGGNetCompact as Real-ESRGAN's compact models have it: 64 features, 16 convolutions, a slope per channel."""
+    """Returns SRVGGNetCompact as in Real-ESRGAN: 64 features, 16 convolutions and one slope per channel."""
     return load("spandrel.architectures.Compact.__arch.SRVGG", "SRVGGNetCompact")()
 
 
@@ -99,7 +99,7 @@ NETWORKS: dict[str, Network] = {
         f"Real-ESRGAN compact, {size} px": Network(build=super_resolution, shape=(1, 3, size, size), package=SPANDREL)
         for size in (64, 128, 256)
     },
-    # As its trainers use it.
+    # The batch of its training.
     "Real-ESRGAN compact, 16 x 96 px": Network(
         build=super_resolution, shape=(16, 3, 96, 96), package=SPANDREL, large=True
     ),
@@ -117,7 +117,7 @@ BLOCKS: dict[str, Network] = {
 
 
 def as_trained(name: str, network: Network) -> Iterator[tuple[str, Network]]:
-    """The network in each precision and memory format that people train it in, beside contiguous float32."""
+    """Yields the network in contiguous float32 and in each other precision and memory format that people train with."""
     images = len(network.shape) >= 4  # only these can be channels_last
     network = replace(network, large=False)
     yield f"{name} (fp32)", network
@@ -136,7 +136,7 @@ FOR_GPUS: dict[str, Network] = {
     "Conv-TasNet, 4 s": Network(build=SpeechSeparation, shape=(1, 1, 32_000)),
     "residual network, batch 512": Network(build=residual_network, shape=(512, 3, 32, 32)),
 }
-# Those of which a step takes less than a second on two cores, and those that fill a GPU.
+# The networks whose step takes less than a second on two cores, and the networks that fill a GPU.
 TRAINED: dict[str, Network] = {
     variant: network
     for name, original in (
@@ -149,7 +149,7 @@ ALL: dict[str, Network] = NETWORKS | BLOCKS | TRAINED
 
 
 def with_activation(model: nn.Module, make: Callable[[nn.PReLU], nn.Module]) -> nn.Module:
-    """The model with every nn.PReLU replaced, in place."""
+    """Replaces every nn.PReLU of the model in place, and returns the model."""
     for name, prelu in list(model.named_modules()):
         if isinstance(prelu, nn.PReLU):
             parent, _, child = name.rpartition(".")

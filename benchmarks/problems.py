@@ -21,19 +21,19 @@ from .networks import ALL, build, outputs, with_activation
 from .timing import Call
 from .verify import formula, wrong_network, wrong_operator
 
-# Tolerance under autocast. An x of exactly 0 is common in bfloat16, and PyTorch's own take its gradient for a negative
-# one's: LeakyReLU is off by 0.17 in a residual network, leaky_ext by nothing.
+# Tolerance under autocast. In bfloat16, x is often exactly 0, and PyTorch's own activations count 0 as negative: the
+# gradients of LeakyReLU are off by 0.17 in a residual network, those of leaky_ext by 0.
 HALVES = 0.3
-SCALE = 1024.0  # of the loss that is checked in float16, of which the gradients would be subnormal
+SCALE = 1024.0  # scale of the loss in float16: without it, gradients would be subnormal
 
 
 @dataclass(kw_only=True)
 class Entry:
     """One contender in a case."""
 
-    call: Call  # what is timed
-    check: Callable[[], str | None]  # what is wrong with it
-    memory: Callable[[], dict[str, int]]  # bytes
+    call: Call  # is timed
+    check: Callable[[], str | None]  # returns what is wrong, or None
+    memory: Callable[[], dict[str, int]]  # returns bytes
 
 
 def compile_static(function: Any) -> Any:
@@ -109,7 +109,7 @@ class OperatorProblem:
     def memory(self, bound: Callable[[Tensor], Tensor], call: Call) -> dict[str, int]:
         """Measures the memory. kept: with input and output. beyond: without them, as if other layers save both."""
         x = self.buffers[0][0].detach().requires_grad_()
-        call()  # whatever is set up once
+        call()  # allocates what later calls use again
 
         def nobody_else(mark: Call) -> None:
             graph = bound(x.clone()).sum().grad_fn  # keeps the node before it, and no tensor
@@ -186,7 +186,7 @@ class NetworkProblem:
             return {"kept": use.marked, "peak": use.peak}
 
         def graphed() -> Call:
-            """The step, of which the first call captures forward and backward."""
+            """Returns the step. Its first call captures forward and backward in a CUDA graph."""
             captured: list[Call] = []
 
             def call() -> None:
@@ -218,13 +218,15 @@ class NetworkProblem:
 
             def plain(x: Tensor, alpha: Any) -> Tensor:
                 wide = alpha.view(-1, *(1,) * (x.ndim - 2)) if isinstance(alpha, Tensor) else alpha
-                return formula(x.float(), wide, contender).to(x.dtype)  # as kernels do, which round once
+                return formula(x.float(), wide, contender).to(
+                    x.dtype
+                )  # computed in float32 and rounded once, as in the kernels
 
             reference = copy.deepcopy(self.model)
             reference = with_activation(reference, lambda prelu: Layer(plain, prelu.weight))
             self.references[key] = self.observe(reference.train(model.training), reference)
-        # Convolutions on CUDA use TF32. Compiled, sums are taken in other orders, and inputs of an activation that are
-        # nearly 0 fall on its other side: PyTorch's own LeakyReLU is off by 0.004 in a residual network.
+        # Convolutions on CUDA use TF32. Compiled code sums in another order, so an input of an activation near 0 may
+        # change its sign: PyTorch's own LeakyReLU is off by 0.004 in a residual network.
         tolerance = 2e-2 if self.case.device == "cuda" else 1e-2 if self.case.compiled else 2e-3
         tolerance = HALVES if self.network.autocast else tolerance
         return wrong_network(self.observe(model, forward), self.references[key], tolerance)
@@ -254,7 +256,7 @@ def loss_of(ys: list[Tensor]) -> Tensor:
 
 
 def capture(step: Call) -> Call:
-    """Returns the replay of a CUDA graph of the step, whose gradients are in memory of the graph's own."""
+    """Captures the step in a CUDA graph and returns its replay. The gradients are in the memory of the graph."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.profile`: what a training step of each network spends its time on, by torch.profiler."""
+"""`python -m benchmarks.profile` measures the parts of each network's training step with torch.profiler."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .tables import MIB, duration, markdown
 CONVOLUTIONS, NORMS, BIAS, GRAD_BIAS = "convolutions and products", "norms", "bias", "d(bias)"
 ACTIVATION, CASTS, OPTIMIZER, REST = "activation", "casts", "optimizer", "the rest"
 PARTS = (CONVOLUTIONS, NORMS, BIAS, GRAD_BIAS, ACTIVATION, CASTS, OPTIMIZER, REST)
-# By the name of an event, or else of the nearest one around it that has a part. Backward nodes have names such as
-# "autograd::engine::evaluate_function: ConvolutionBackward0".
+# Part -> pattern of the names of its events. If no pattern matches an event, the nearest enclosing event that matches
+# decides. Backward nodes have names such as "autograd::engine::evaluate_function: ConvolutionBackward0".
 NAMES = {
     ACTIVATION: r"leaky_ext::|leaky_?relu|prelu|StraightThrough|aten::(relu|threshold_backward|clamp_min)|ReluBackward",
     NORMS: r"norm",
@@ -34,25 +34,25 @@ NAMES = {
     CASTS: r"aten::(to|_to_copy)$|ToCopyBackward",
 }
 WEIGHTED = re.compile(r"conv|AddmmBackward", re.IGNORECASE)
-SMALLEST = 0.005  # share of a step below which a cell stays empty
+SMALLEST = 0.005  # the table leaves out smaller shares of a step
 PAGE = """# Profile of a training step: {title}
 
 Written by `python -m benchmarks.profile --write`. {run}.
 
 Shares of an eager step with learned slopes, by torch.profiler, {threads} threads.
 
-- "bias" and "d(bias)": kernels of their own that add a convolution's bias, and that sum the gradient of a bias. On CPUs
-  PyTorch's convolutions do both themselves.
-- "fused: gain at most": the time of the step over what is left without these kernels. An activation that adds the bias,
-  and sums its gradient in the pass that computes grad_x, can gain no more.
-- "fusable": inputs of activations that come right from a layer with a bias. Of each byte of them, convolution's bias,
-  activation, and the gradients of both move 8; fused they would move 5.
+- "bias" and "d(bias)": separate kernels that add the bias of a convolution, and that sum its gradient. On CPUs
+  PyTorch's convolutions do this themselves.
+- "fused: gain at most": the time of the step divided by its time without these kernels. This is the upper bound of the
+  gain if the activation adds the bias, and sums the gradient of the bias in the pass that computes grad_x.
+- "fusable": the inputs of activations that are the output of a layer with a bias. For each byte of these inputs, bias,
+  activation and both gradients move 8 bytes. Fused, they would move 5 bytes.
 
 {table}"""
 
 
 def part_of(event: Any) -> str:
-    """The part of a step that the time of this event itself belongs to."""
+    """Returns the part of a step that the event's own time belongs to."""
     names = [event.name]
     around = event.cpu_parent
     while around is not None:
@@ -80,7 +80,7 @@ def times(events: Iterable[FunctionEvent], device: str) -> Counter[str]:
 
 
 def fusable(problem: NetworkProblem) -> int:
-    """Bytes of the activations' inputs that are the output of a layer with a bias, as it is."""
+    """Returns the bytes of those inputs of activations that are the output of a layer with a bias."""
     model, found = problem.module(CONTENDERS["PReLU"]), [0]
     last: list[Tensor | None] = [None]
 
@@ -102,7 +102,7 @@ def fusable(problem: NetworkProblem) -> int:
 
 
 def profiled(case: Case, steps: int) -> dict[str, str]:
-    """A row of the table."""
+    """Returns a row of the table."""
     torch.set_num_threads(case.threads)
     problem = NetworkProblem(case)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (case.device == "cuda")
@@ -143,11 +143,13 @@ def rows(device: str, only: str, steps: int, threads: int) -> Iterator[dict[str,
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--only", default="", metavar="TEXT", help="networks with this in their names")
-    parser.add_argument("--steps", type=int, default=5, help="that are profiled, %(default)s unless told")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: torch's")
-    parser.add_argument("--write", action="store_true", help="the page of this machine in docs/benchmarks")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page, elsewhere")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only networks with this in their names")
+    parser.add_argument("--steps", type=int, default=5, help="number of profiled steps (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="number of threads (default: torch's)"
+    )
+    parser.add_argument("--write", action="store_true", help="write the page of this machine to docs/benchmarks")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the page to this file")
     return parser.parse_args(words)
 
 
@@ -159,7 +161,7 @@ def main(words: list[str] | None = None) -> None:
     for row in rows(options.device, options.only, options.steps, options.threads):
         table.append(row)
         print(" | ".join(row.values()), flush=True)
-        if path:  # also if what follows is killed
+        if path:  # after each row: a later network may fail
             run = this_run(quick=False, seconds=0)
             text = markdown(pd.DataFrame(table))
             path.parent.mkdir(parents=True, exist_ok=True)

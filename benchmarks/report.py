@@ -1,4 +1,4 @@
-"""`python -m benchmarks report`: docs/benchmarks/ and the charts in docs/figures/, from benchmarks/results/*.json."""
+"""`python -m benchmarks report` writes docs/benchmarks/ and charts in docs/figures/ from benchmarks/results/*.json."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from .tables import (
 
 PAGES, FIGURES = ROOT / "docs" / "benchmarks", ROOT / "docs" / "figures"
 HOW_TO_READ = (
-    "Ratios are PyTorch's own time over leaky_ext's in the same processes: 1.25 is 1.25 times as fast, and **bold** is "
-    "slower. [How the figures are taken](../performance.md)."
+    "A ratio is the time of PyTorch's own activation divided by the time of leaky_ext's, in the same processes: 1.25 "
+    "means 1.25 times as fast, **bold** means slower. [How the figures are measured](../performance.md)."
 )
 HOW = {
     "networks": "eager",
@@ -39,7 +39,7 @@ HOW = {
     "trained": "as people train, eager",
     "trained-compiled": "as people train, compiled",
 }
-# Of the suite trained. Networks without images have no channels_last.
+# The precisions of the suite trained. Networks without images have no channels_last.
 PRECISIONS = {"fp32": "float32, as trained", "fp32, channels_last": "float32, channels_last"}
 PRECISIONS |= {f"bf16{layout}": "bfloat16 autocast, channels_last" for layout in ("", ", channels_last")}
 PRECISIONS |= {f"fp16{layout}": "float16 autocast, channels_last" for layout in ("", ", channels_last")}
@@ -49,7 +49,7 @@ NOTHING = "No results are committed yet: `python -m benchmarks run` and `python 
 
 
 def headline(results: dict[str, Results], link: str = "docs/benchmarks/", suite: str = "networks") -> str:
-    """What a training step gains: a table for each machine that has rows of the suite or of its compiled half."""
+    """Returns the speed-ups of training steps: one table per machine with rows of the suite or its compiled half."""
     parts = []
     for name, result in results.items():
         frame = pick(result.frame(), suite=(suite, f"{suite}-compiled"), task=TRAINING, malloc="default")
@@ -73,7 +73,7 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/", suite:
 def medians(results: dict[str, Results], kind: str) -> str:
     """Returns a table of the training steps on all machines of a kind ("cpu" or "cuda").
 
-    A line for each machine and precision. A ratio is the median of the networks, with the least and the most.
+    It has a line for each machine and precision. A cell has the median, minimum and maximum over the networks.
     """
     lines = []
     for name, result in results.items():
@@ -100,7 +100,7 @@ def spread(ratios: pd.Series) -> str | None:
 
 
 def memory_of_networks(results: dict[str, Results]) -> str:
-    """MiB that a training step keeps, eager, float32. The same on every CPU: the first machine's rows are taken."""
+    """Returns the MiB that an eager float32 step keeps. They are the same on every CPU: the first machine has them."""
     found = training_steps(results)
     if found is None:
         return NOTHING
@@ -114,7 +114,7 @@ def memory_of_networks(results: dict[str, Results]) -> str:
 
 
 def page(result: Results) -> str:
-    """All that is known of one machine."""
+    """Returns the page of one machine."""
     machine, frame = result.machine, result.frame()
     facts = [machine.cpu, f"{machine.cores} cores", f"{machine.memory_gib} GiB", machine.caches, machine.system]
     runs = [{"suite": s, "measured with": str(r), "took": f"{r.seconds:.0f} s"} for s, r in result.runs.items()]
@@ -165,7 +165,7 @@ def operators(frame: pd.DataFrame, kept: dict[str, str]) -> Iterator[tuple[str, 
             yield title, ratios(rows, lambda case: size_name(case.numel), pairs, "elements")
     by_hand = {f"{ours} / {other}": (ours, other) for ours, names in BY_HAND.items() for other in names}
     hand = pick(frame, group="by hand")
-    yield "Operators beside formulas written by hand, forward + backward", ratios(hand, describe, by_hand)
+    yield "Operators compared with formulas written by hand, forward + backward", ratios(hand, describe, by_hand)
     channels = {"learnable / PReLU": ("learnable", "PReLU"), "learnable / oneDNN": ("learnable", "oneDNN")}
     layouts = pick(frame, layout=("nchw", "channels_last"))
     for task in (BOTH, FORWARD):
@@ -208,7 +208,7 @@ def index(results: dict[str, Results]) -> str:
     if charts.networks(results) is not None:
         networks = "![MiB kept and time of a training step, in shares of PReLU's](../figures/networks.svg)"
         parts += ["## Memory of networks", networks]
-    if charts.speed_up(results) is not None:  # rows for it were measured
+    if charts.speed_up(results) is not None:  # the results have rows for it
         speed_up = "![Speed-up over PyTorch's own against the number of elements](../figures/speed-up.svg)"
         parts += ["## Operators by size", speed_up]
     if charts.memory(results) is not None:
@@ -217,7 +217,7 @@ def index(results: dict[str, Results]) -> str:
 
 
 def pages(folder: Path = RESULTS) -> dict[Path, str]:
-    """Path -> text of every page."""
+    """Returns the text of every page by path."""
     results = load_all(folder)
     texts = {PAGES / f"{name}.md": page(result) for name, result in results.items()}
     return {PAGES / "README.md": index(results), **texts}

@@ -40,7 +40,7 @@ def identity(row: dict[str, Any]) -> tuple[Any, ...]:
 @dataclass
 class Results:
     machine: Machine
-    runs: dict[str, Run] = field(default_factory=dict)  # by suite, or by suite and what `only` named
+    runs: dict[str, Run] = field(default_factory=dict)  # by suite, or by "suite: only"
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     @staticmethod
@@ -50,7 +50,7 @@ class Results:
         return Results(Machine(**data["machine"]), runs, data["rows"])
 
     def save(self, path: Path) -> None:
-        """One row per line, so that a diff can be read."""
+        """Writes one row per line, so that diffs are readable."""
         head = json.dumps(
             {"machine": asdict(self.machine), "runs": {s: asdict(r) for s, r in self.runs.items()}}, indent=1
         )

@@ -1,4 +1,4 @@
-"""`python -m benchmarks run SUITE ...`: measures in fresh processes, merges results into the machine's file."""
+"""`python -m benchmarks run SUITE ...` measures in fresh processes and merges the results into the machine's file."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def run(
     seconds: float | None = None,
     out: Path | None,
 ) -> Path:
-    """Measures suites one after the other. What a suite found is in the file as soon as it is done or interrupted.
+    """Measures the suites one after the other. Saves the results of a suite when the suite ends or is interrupted.
 
-    `only`: cases that have this in their name, for example "UNet 3-D" or "training step, default". `seconds`: in place
-    of SECONDS of the suite.
+    `only` selects the cases that have this text in their name, for example "UNet 3-D" or "training step, default".
+    `seconds` replaces SECONDS of the suite.
     """
     machine = this_machine(device)
     path = out or RESULTS / f"{machine.slug}{'.quick' if quick else ''}.json"
@@ -55,7 +55,7 @@ def run(
             continue
         begin = time.monotonic()
         processes, each = (1, SECONDS[suite] / 3) if quick else (PROCESSES[suite], SECONDS[suite])
-        if device == "cuda":  # no heap of the host's decides there
+        if device == "cuda":  # times do not depend on the state of the heap
             processes = 1
         rows, interrupted = measure_suite(suite, cases, processes=processes, seconds=seconds or each)
         results = Results.load(path) if path.exists() else Results(machine)
@@ -69,7 +69,7 @@ def run(
 def measure_suite(
     suite: str, cases: list[Case], *, processes: int, seconds: float
 ) -> tuple[list[dict[str, Any]], bool]:
-    """The rows of the results, and whether Ctrl-C came before all was measured."""
+    """Returns the rows of the results, and whether Ctrl-C ended the measurement."""
     found: dict[tuple[Case, str], list[dict[str, Any]]] = defaultdict(list)  # by case and contender
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -101,9 +101,9 @@ def in_one_process(cases: list[Case]) -> list[list[Case]]:
 def in_fresh_process(
     cases: list[Case], found: dict[tuple[Case, str], list[dict[str, Any]]], *, seconds: float, process: int
 ) -> Iterator[tuple[Case, worker.Results]]:
-    """Each case with its results, in an order of this process's own. Contenders that had a problem are not run again.
+    """Yields each case with its results, in an order that depends on `process`. Skips contenders that had a problem.
 
-    If the process dies, that is the result of the cases that are left.
+    If the process dies, the contenders of the remaining cases get this as their problem.
     """
     shuffled = random.Random(process).sample(cases, len(cases))
     with fresh_process(cases[0].malloc) as pool:
@@ -114,7 +114,7 @@ def in_fresh_process(
             )
         try:
             for case, future in futures.items():
-                error = future.exception()  # the process died, or no contender is to blame
+                error = future.exception()  # the process died, or the case itself failed
                 if isinstance(error, KeyboardInterrupt):
                     raise error
                 problem = f"failed: {worker.first_line(error)}" if error else ""
@@ -126,9 +126,9 @@ def in_fresh_process(
 def in_own_processes(
     cases: list[Case], found: dict[tuple[Case, str], list[dict[str, Any]]], *, seconds: float, process: int
 ) -> Iterator[tuple[Case, worker.Results]]:
-    """Each case with its results, every contender in a process of its own. They still take turns.
+    """Yields each case with its results. Each contender has its own process, and the contenders take turns.
 
-    What was compiled before changes what a compiler makes of the next, so compiled contenders share no process.
+    Compiled contenders share no process, because compiled code depends on what the process compiled before.
     """
     for case in cases:
         names = without_problems(case, found).contenders
@@ -138,7 +138,7 @@ def in_own_processes(
                 holds = [pool.submit(worker.hold, replace(case, contenders=(n,)), process) for n, pool in pools.items()]
                 results: worker.Results = dict(
                     zip(names, (future.result() for future in holds), strict=True)
-                )  # compile at once
+                )  # all compile at the same time
                 timers = {name: timer_in(pools[name]) for name in names if "problem" not in results[name]}
                 for name, samples in measure(timers, seconds=seconds, seed=process).items():
                     results[name]["samples"] = samples
@@ -149,7 +149,7 @@ def in_own_processes(
 
 @contextlib.contextmanager
 def fresh_process(malloc: str) -> Iterator[ProcessPoolExecutor]:
-    os.environ["GLIBC_TUNABLES"] = MALLOC[malloc]  # is read when a process starts
+    os.environ["GLIBC_TUNABLES"] = MALLOC[malloc]  # glibc reads it when a process starts
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(
@@ -170,9 +170,9 @@ def without_problems(case: Case, found: dict[tuple[Case, str], list[dict[str, An
 
 @contextlib.contextmanager
 def own_compile_cache() -> Iterator[None]:
-    """Gives this run a folder of its own for what Inductor compiles, unless TORCHINDUCTOR_CACHE_DIR names one.
+    """Gives Inductor a temporary cache for this run, unless TORCHINDUCTOR_CACHE_DIR is set.
 
-    Later processes find there what the first one compiled.
+    The first process of a contender compiles, later processes load the compiled code from this cache.
     """
     variable = "TORCHINDUCTOR_CACHE_DIR"
     if variable in os.environ:

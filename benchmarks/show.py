@@ -1,4 +1,4 @@
-"""What a terminal shows after a run: a line per comparison with PyTorch's own."""
+"""Formats the results of a run for a terminal: one line per comparison with PyTorch's own activation."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ HEADER = f"{'':47}{'time':^18} {'':>6}{'MiB kept':^18}\n" + " {:<12} {:<30}{:>9}
     "PyTorch", "leaky_ext", "PyTorch", "leaky_ext", "speed", "PyTorch", "leaky_ext"
 )
 EXPLAINED = """\
-Speed is PyTorch's time over leaky_ext's, both timed in turns: below 1, leaky_ext is slower.
-MiB kept is what autograd holds from forward to backward, in a network for all of its layers.
-Before it was timed, each was compared with the formula in plain PyTorch: values and gradients.
+Speed is PyTorch's time divided by leaky_ext's, measured in turns: below 1, leaky_ext is slower.
+MiB kept is what autograd saves from forward to backward, in a network for all layers.
+Values and gradients of each were compared with the formula in plain PyTorch before the measurement.
 These are quick measurements in one process: if the machine does anything else, ratios scatter by
 20% and more."""
 
 
 def screen(results: Results) -> Text:
-    """For each case a title and a line per pair; faster than PyTorch's is green, slower is red."""
+    """Returns a title per case and a line per pair, green if leaky_ext is faster, red if it is slower."""
     run = next(iter(results.runs.values()))
-    text = Text(f"leaky_ext {run.version} beside {run.torch} on {results.machine.title}\n\n{HEADER}\n")
+    text = Text(f"leaky_ext {run.version} compared with {run.torch} on {results.machine.title}\n\n{HEADER}\n")
     for title, pairs in comparisons(results.frame()):
         text.append(f"{title}\n", "bold")
         for ours, own in pairs:
@@ -49,7 +49,7 @@ def screen(results: Results) -> Text:
 
 
 def comparisons(frame: pd.DataFrame) -> Iterator[tuple[str, list[tuple[Any, Any]]]]:
-    """The title of each case, and the rows (leaky_ext's, PyTorch's) of its pairs."""
+    """Yields the title of each case and the rows (leaky_ext's, PyTorch's) of its pairs."""
     timed = frame[frame["problem"] == ""].sort_values("suite", key=lambda s: s.map(ORDER.index), kind="stable")
     for _, rows in timed.groupby(list(KEY), sort=False):
         found = {row.contender: row for row in rows.itertuples()}

@@ -1,4 +1,4 @@
-"""From rows of results to ratios, and to Markdown."""
+"""Computes ratios from rows of results, and formats tables as Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """The first column to the left, the others to the right."""
+    """Returns a Markdown table. The first column is aligned to the left, the others to the right."""
     if frame.empty:
         return "No rows.\n"
     rule = ["---"] + ["---:"] * (len(frame.columns) - 1)
@@ -38,7 +38,7 @@ def mebibytes(count: float) -> str:
 
 
 def speedup(ratio: float) -> str:
-    """Bold where it is a loss."""
+    """Formats a speed-up, in bold if it is a loss."""
     if math.isnan(ratio):
         return ""
     text = f"{ratio:.2f}" if ratio < 9.95 else f"{ratio:.0f}"
@@ -46,29 +46,31 @@ def speedup(ratio: float) -> str:
 
 
 def pick(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
-    """The rows that have these values; a tuple allows several."""
+    """Returns the rows that have these values. A tuple allows several values."""
     for name, value in wanted.items():
         frame = frame[frame[name].isin(value if isinstance(value, tuple) else (value,))]
     return frame
 
 
 def by_case(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line for each case, in the order of the file, with the times of each contender: a list, one per process."""
+    """Returns one line per case, in the order of the file. Each contender has a list of times, one per process."""
     timed = frame[frame["problem"] == ""]
     table = timed.pivot_table(index=list(KEY), columns="contender", values="times", aggfunc="first")
-    order = pd.MultiIndex.from_frame(timed[list(KEY)].drop_duplicates())  # sort=False keeps that of one contender alone
+    order = pd.MultiIndex.from_frame(
+        timed[list(KEY)].drop_duplicates()
+    )  # sort=False keeps the order of one contender only
     return table.reindex(order).reset_index()
 
 
 def ratio(mine: Any, theirs: Any) -> float:
-    """Times over times: the median over the processes that measured both."""
+    """Returns how many times as fast the first is: the median of the ratios over the processes."""
     if not isinstance(mine, list) or not isinstance(theirs, list):
         return math.nan
     return float(pd.Series([b / a for a, b in zip(mine, theirs, strict=True)]).median())
 
 
 def versus(cases: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
-    """One column for each pair (ours, other): how many times as fast ours is."""
+    """Returns one column per pair (ours, other): how many times as fast ours is."""
     nothing = pd.Series([None] * len(cases), index=cases.index)
     return pd.DataFrame(
         {
@@ -83,12 +85,12 @@ def versus(cases: pd.DataFrame, pairs: Mapping[str, tuple[str, str]]) -> pd.Data
 OWN = {f"{ours} / {peer}": (ours, peer) for ours, peer in PEER.items()}
 IN_NETWORKS = OWN | {
     "save=output / PReLU": (SMALL, "PReLU"),
-    "none / PReLU": ("none", "PReLU"),  # what no activation at all would gain
+    "none / PReLU": ("none", "PReLU"),  # the upper bound
 }
 
 
 def training_steps(results: Mapping[str, Results]) -> tuple[str, pd.DataFrame] | None:
-    """The first machine whose rows have save="output", and its rows of eager training steps of networks."""
+    """Returns the first machine that has rows with save="output", and its eager training steps of networks."""
     for result in results.values():
         frame = pick(result.frame(), suite="networks", task=TRAINING, malloc="default", problem="")
         if SMALL in set(frame["contender"]):
@@ -97,14 +99,14 @@ def training_steps(results: Mapping[str, Results]) -> tuple[str, pd.DataFrame] |
 
 
 def by_network(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A line for each network, a column for each contender."""
+    """Returns one line per network and one column per contender."""
     return frame.pivot_table(index="subject", columns="contender", values=column, sort=False)
 
 
 def ratios(
     frame: pd.DataFrame, label: Callable[[Any], str], pairs: Mapping[str, tuple[str, str]] = OWN, title: str = ""
 ) -> str:
-    """A line for each case, with the ratios of these pairs and the time of the first one's ours."""
+    """Returns one line per case: the ratios of the pairs, and the time of leaky_ext's activation in the first pair."""
     cases = by_case(frame)
     if cases.empty:
         return "No rows.\n"
@@ -118,7 +120,7 @@ def ratios(
 
 
 def memory(frame: pd.DataFrame, contenders: tuple[str, ...], column: str = "kept") -> str:
-    """MiB, a line for each case and a column for each contender."""
+    """Returns a table in MiB: one line per case and one column per contender."""
     have = frame[frame[column].notna() & frame["contender"].isin(contenders)]
     if have.empty:
         return "No rows.\n"
@@ -129,7 +131,7 @@ def memory(frame: pd.DataFrame, contenders: tuple[str, ...], column: str = "kept
 
 
 def describe(case: Any) -> str:
-    """A case in a few words."""
+    """Returns a case in a few words."""
     if case.subject != "operator":
         return str(case.subject)
     layout = "" if case.layout == "flat" else f", per channel, {case.layout}"

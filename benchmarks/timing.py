@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 Call = Callable[[], Any]
-Timer = Callable[[int], float]  # takes a number of calls, and returns the seconds that they took
-MIN_SAMPLE = 2e-3  # seconds that one sample lasts at least
-LONG = 0.05  # seconds: such a call needs none before it that is not counted
+Timer = Callable[[int], float]  # number of calls -> seconds
+MIN_SAMPLE = 2e-3  # seconds; a sample lasts at least this long
+LONG = 0.05  # seconds; a call that takes this long needs no warm-up call
 MIN_ROUNDS, MAX_ROUNDS = 3, 100
 
 
@@ -53,9 +53,9 @@ def measure(timers: Mapping[str, Timer], *, seconds: float, seed: int = 0) -> di
     warm: dict[str, int] = {}
     cost = 0.0
     for name, timer in timers.items():
-        timer(1)  # sets up, compiles: says nothing of the next
+        timer(1)  # sets up and compiles, so it takes longer than the next calls
         once = timer(1)
-        if once < MIN_SAMPLE:  # one call is no measure of a short one
+        if once < MIN_SAMPLE:  # too short to be measured by one call
             trial = max(1, math.ceil(MIN_SAMPLE / 4 / once))
             once = timer(trial) / trial
         number[name], warm[name] = max(1, math.ceil(MIN_SAMPLE / once)), int(once < LONG)
@@ -85,7 +85,7 @@ def without_drift(samples: dict[str, list[float]]) -> dict[str, list[float]]:
     change the speed of a machine (UNet 2-D, inference, straight-through / ReLU, 5 processes on 2 virtual cores: 0.976
     to 1.008; unscaled 0.942 to 1.018).
     """
-    if len(samples) == 1:  # nothing tells its rounds apart from it
+    if len(samples) == 1:  # the length of a round is known only from other timers
         return samples
     lengths = [statistics.median(taken) for taken in zip(*samples.values(), strict=True)]
     typical = statistics.median(lengths)

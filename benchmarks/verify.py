@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .contenders import Contender
 
-# d(alpha), relative to the sum of |g * x| of the negative elements. PyTorch's own operators sum products of halves that
-# were rounded, and hand back a half: this is what they keep, not what leaky_ext promises.
+# Tolerance of d(alpha), relative to the sum of |g * x| over the negative elements. PyTorch's own operators round
+# products and sums to half precision, so the tolerance is larger than the error bound of leaky_ext.
 GRAD_ALPHA = {
     torch.float32: 1e-5,
     torch.float16: 4 * torch.finfo(torch.float16).eps,

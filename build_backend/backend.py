@@ -1,4 +1,4 @@
-"""The PEP 517 backend of setuptools, but building against the torch that the package will run with.
+"""A PEP 517 backend: setuptools, building against the torch that the package will run with.
 
 Build isolation hides the packages of the target environment. An extension of torch must be built against exactly the
 torch in this environment. So the backend asks the interpreter of the environment where torch is, and appends the
@@ -18,17 +18,18 @@ import cuda_toolkit
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403
 
+ANY_TORCH = "torch>=2.11"
 FIND_TORCH = """import importlib.util, json, pathlib, sys
 spec = importlib.util.find_spec("torch")
 print(json.dumps([str(pathlib.Path(spec.origin).parents[1]), *sys.path] if spec and spec.origin else []))"""
 
 
 def environment_path():
-    """Returns the folder that holds the environment's torch, and its sys.path; [] if it has no torch.
+    """Returns the folder of the environment's torch, then the environment's sys.path, or [] if there is no torch.
 
-    pip runs this with the environment's interpreter, but with a PYTHONPATH of its own and without the user's site.
+    pip runs this with the environment's interpreter, but with another PYTHONPATH and without the user's site.
     """
-    if re.search(r"builds-v\d|build-env-", sys.prefix):  # a throw-away environment (uv, build): it is for another one
+    if re.search(r"builds-v\d|build-env-", sys.prefix):  # the temporary environment of uv or build, not the target
         return []
     hidden = ("PYTHONPATH", "PYTHONNOUSERSITE")
     clean = {name: value for name, value in os.environ.items() if name not in hidden}
@@ -42,7 +43,7 @@ def is_of_environment(torch):
 
 
 def cuda_packages(cuda):
-    """Returns the requirements that build the kernels for a torch of this CUDA version (None: without CUDA)."""
+    """Returns the requirements of the CUDA kernels for a torch with this version of CUDA; None means no CUDA."""
     if cuda is None or os.environ.get("FORCE_CUDA") == "0" or cuda_toolkit.find(cuda):
         return []
     return cuda_toolkit.packages(cuda)
@@ -57,7 +58,7 @@ def cuda_of_torch():
 
 def get_requires_for_build_wheel(config_settings=None):
     requires = build_meta.get_requires_for_build_wheel(config_settings)
-    return [*requires, *(cuda_packages(cuda_of_torch()) if importlib.util.find_spec("torch") else ["torch>=2.11"])]
+    return [*requires, *(cuda_packages(cuda_of_torch()) if importlib.util.find_spec("torch") else [ANY_TORCH])]
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel

@@ -12,14 +12,14 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 USUAL = "/usr/local/cuda"
-PARTS = ("nvvm/bin/cicc", "include/crt", "include/cccl", "include/cuda_runtime.h")  # that nvcc needs, of other packages
+PARTS = ("nvvm/bin/cicc", "include/crt", "include/cccl", "include/cuda_runtime.h")  # nvcc needs them
 
 
 def packages(cuda):
-    """Returns the requirements that install a toolkit as nvidia/cu13 in site-packages. Before CUDA 13 none has nvcc.
+    """Returns the requirements that install a toolkit as nvidia/cu13 in site-packages, or [] before CUDA 13: no nvcc.
 
     There is one requirement: cuda-toolkit pins its parts, whose version numbers differ (cccl of CUDA 13.5 is 13.3.5).
-    torch's wheels pin cuda-toolkit too. If it is installed, its version does not change.
+    torch's wheels pin cuda-toolkit too. If cuda-toolkit is installed, its version does not change.
     """
     if int(cuda.split(".")[0]) < 13:
         return []
@@ -29,7 +29,7 @@ def packages(cuda):
 
 
 def version_of(home):
-    """Returns the CUDA version of the nvcc in a folder, None if there is none."""
+    """Returns the CUDA version of the nvcc in a folder, or None if there is no nvcc."""
     try:
         told = subprocess.run([Path(home, "bin", "nvcc"), "--version"], capture_output=True, text=True)
     except OSError:
@@ -39,7 +39,7 @@ def version_of(home):
 
 
 def candidates(cuda):
-    """Yields folders that may contain a toolkit: named by the user, of the system, and of the packages above."""
+    """Yields folders that may contain a toolkit: from variables, of the system, and of the packages above."""
     yield from filter(None, (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")))
     if nvcc := shutil.which("nvcc"):
         folder = Path(nvcc).resolve().parents[1]
@@ -50,9 +50,9 @@ def candidates(cuda):
 
 
 def fits(home, cuda):
-    """Returns whether a folder has a toolkit with this major version of CUDA, and for packages the same minor version.
+    """Returns whether a folder has a toolkit of this major version of CUDA. Packages must have the same minor version.
 
-    Packages are installed separately: other libraries than torch may install only nvcc, in another version.
+    Packages are separate: a library may have installed nvcc alone, or another version of it than torch's.
     """
     version = version_of(home)
     if Path(home).parent.name == "nvidia":
@@ -61,19 +61,19 @@ def fits(home, cuda):
 
 
 def find(cuda):
-    """Returns the folder of the first toolkit that fits, None if there is none."""
+    """Returns the folder of the first toolkit that fits, or None."""
     return next((str(home) for home in candidates(cuda) if fits(home, cuda)), None)
 
 
 def how_to_get(cuda):
-    """Says that no toolkit was found, and what to do."""
+    """Returns a message that no toolkit was found, and what to do."""
     major = cuda.split(".")[0]
     others = {f" ({home} has {version})" for home in candidates(cuda) if (version := version_of(home))}
-    said = f"no nvcc of CUDA {major}, which this torch has, was found{''.join(sorted(others))}"
+    message = f"no nvcc of CUDA {major}, the CUDA of this torch, was found{''.join(sorted(others))}"
     if wanted := packages(cuda):
-        command = f"pip install '{wanted[0]}' && FORCE_CUDA=1 pip install --no-build-isolation"
-        return f"{said}. Install torch before leaky_ext, or run {command} and where leaky_ext came from"
-    return f"{said}. PyPI has none: install CUDA's toolkit, version {major}, and name its folder in CUDA_HOME"
+        command = f"pip install '{wanted[0]}' && FORCE_CUDA=1 pip install --no-build-isolation SOURCE"
+        return f"{message}. Install torch before leaky_ext, or run {command} (SOURCE: the folder or URL of leaky_ext)"
+    return f"{message}. PyPI has no nvcc of CUDA {major}: install its toolkit, and set CUDA_HOME to the folder"
 
 
 def link_runtime(home, folder):
@@ -92,5 +92,5 @@ if __name__ == "__main__":
 
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     version, cuda = torch.__version__.partition("+")[0], torch.version.cuda
-    print(f"torch=={version}", *project["build-system"]["requires"], sep="\n")  # torch stays as it is
+    print(f"torch=={version}", *project["build-system"]["requires"], sep="\n")  # the installed version
     print(*(packages(cuda) if cuda and not find(cuda) else []))

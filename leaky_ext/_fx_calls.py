@@ -13,6 +13,9 @@ _RELU = {F.relu: False, torch.relu: False, F.relu_: True, "relu": False, "relu_"
 _RELU |= {_ATEN.relu.default: False, _ATEN.relu_.default: True}
 _LEAKY = {F.leaky_relu: False, F.leaky_relu_: True, _ATEN.leaky_relu.default: False, _ATEN.leaky_relu_.default: True}
 _PRELU = (F.prelu, torch.prelu, "prelu", _ATEN.prelu.default)
+_INSTEAD = "call learnable_leaky_relu or straight_through_relu of leaky_ext instead, which support any slope"
+
+Activation = nn.PReLU | nn.LeakyReLU | nn.ReLU
 
 
 @dataclass
@@ -23,9 +26,17 @@ class Call:
     """The name of the module in the whole model after `insert`."""
     target: str
     """The name of the module in `owner`."""
-    module: nn.PReLU | nn.LeakyReLU | nn.ReLU
+    module: Activation
     node: Node
     owner: GraphModule
+    skipped: str
+    """The reason if no module computes the same: `module` then only shows the type. Otherwise empty."""
+
+    def __str__(self) -> str:
+        """Return the call as it is in the graph: ``leaky_relu(add, div)``."""
+        options = [f"{name}={value}" for name, value in self.node.kwargs.items()]
+        function = getattr(self.node.target, "__name__", self.node.target)
+        return f"{function}({', '.join([*map(str, self.node.args), *options])})"
 
     def insert(self, module: nn.Module) -> None:
         """Replace the function call in the graph by a call of `module`."""
@@ -55,17 +66,15 @@ def function_calls(model: nn.Module) -> list[Call]:
     calls = []
     for prefix, owner in owners:
         taken = {name for name, _ in owner.named_modules()}
-        for node in owner.graph.nodes:
-            module = _module(node, owner)
-            if module is None:
-                continue
+        found = [(node, *_module(node, owner)) for node in owner.graph.nodes if _is_activation(node)]
+        for node, module, skipped in sorted(found, key=lambda call: bool(call[2])):  # those that become modules first
             module.train(owner.training)
             stack = list(node.meta.get("nn_module_stack") or ())
             stem = ".".join(filter(None, [stack[-1] if stack else "", type(module).__name__.lower()]))
             target = next(name for name in _numbered(stem) if name not in taken and not _has(owner, name))
             taken.add(target)
             name = f"{prefix}.{target}" if prefix else target
-            calls.append(Call(name, target, module, node, owner))
+            calls.append(Call(name, target, module, node, owner, skipped))
     return calls
 
 
@@ -93,26 +102,41 @@ def _arguments(node: Node) -> dict[str, Any]:
     return {"input": given.pop("self", None)} | given if "self" in given else given
 
 
-def _module(node: Node, owner: GraphModule) -> nn.PReLU | nn.LeakyReLU | nn.ReLU | None:
-    """Return a module that computes the same as the node, or None."""
-    if node.op not in ("call_function", "call_method"):
-        return None
-    if node.target not in (*_RELU, *_LEAKY, *_PRELU):
-        return None
+def _is_activation(node: Node) -> bool:
+    return node.op in ("call_function", "call_method") and node.target in (*_RELU, *_LEAKY, *_PRELU)
+
+
+def _module(node: Node, owner: GraphModule) -> tuple[Activation, str]:
+    """Return a module that computes the same as the node, and "". If there is none, return its type and the reason."""
     arguments = _arguments(node)
-    if any(isinstance(arguments.get(name), Node) for name in ("negative_slope", "inplace")):  # computed
-        return None
-    if node.target in _RELU:
-        return nn.ReLU(arguments.get("inplace", _RELU[node.target]))
-    if node.target in _LEAKY:
-        return nn.LeakyReLU(arguments.get("negative_slope", 0.01), arguments.get("inplace", _LEAKY[node.target]))
-    weight = arguments["weight"]
-    parameter = _attribute(owner, str(weight.target)) if weight.op == "get_attr" else None
-    if not isinstance(parameter, nn.Parameter) or parameter.ndim != 1:
-        return None
-    module = nn.PReLU(parameter.numel(), device="meta")
-    module.weight = parameter
-    return module
+    if node.target in _PRELU:
+        return _prelu(arguments["weight"], owner)
+    inplace = arguments.get("inplace", (_RELU | _LEAKY)[node.target])
+    slope = arguments.get("negative_slope", 0.01)
+    module = nn.ReLU() if node.target in _RELU else nn.LeakyReLU()
+    if isinstance(inplace, Node):
+        return module, "whether it overwrites its input is computed when the graph runs: pass a constant"
+    if isinstance(slope, Node):
+        return module, f"its slope is {_origin(slope)}: {_INSTEAD}"
+    return nn.ReLU(inplace) if node.target in _RELU else nn.LeakyReLU(slope, inplace), ""
+
+
+def _prelu(weight: Node, owner: GraphModule) -> tuple[nn.PReLU, str]:
+    stored = _attribute(owner, str(weight.target)) if weight.op == "get_attr" else None
+    module = nn.PReLU(device="meta")
+    if stored is None:
+        return module, f"its slope is {_origin(weight)}: {_INSTEAD}"
+    if not isinstance(stored, nn.Parameter):
+        return module, f"its slope is a tensor, but not a parameter: {_INSTEAD}"
+    if stored.ndim != 1:
+        return module, f"its slope is a {stored.ndim}-D parameter, and a module has a 1-D parameter: {_INSTEAD}"
+    module = nn.PReLU(stored.numel(), device="meta")
+    module.weight = stored
+    return module, ""
+
+
+def _origin(slope: Node) -> str:
+    return "an input of the graph" if slope.op == "placeholder" else "computed when the graph runs"
 
 
 def _attribute(owner: Any, path: str) -> Any:

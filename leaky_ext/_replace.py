@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ._fx_calls import Call
 from .modules import Slope, StraightThroughReLU
 
 Rules = Mapping[type[nn.Module] | str, str | None]
@@ -31,11 +32,13 @@ class Conversion:
     """One activation that :func:`convert` or :func:`revert` replaced, would replace (`dry_run`) or cannot replace.
 
     Attributes:
-        names: every name of the module in the model; more than one if the module is shared.
-        before, after: the text representation of the module before and after.
+        names: every name of the module in the model; more than one if the module is shared. For a function call, the
+            name of the module that replaces it. A call that was not replaced gets such a name too.
+        before, after: the text representation of the module before and after. For a function call that was not
+            replaced, the call as it is in the graph.
         gradient_at_zero: the gradient at x == 0 before and after, for an incoming gradient g.
         note: other changes.
-        skipped: the reason why the module was not replaced; empty if it was replaced.
+        skipped: the reason why the activation was not replaced; empty if it was replaced.
     """
 
     names: tuple[str, ...]
@@ -54,9 +57,9 @@ class Conversion:
 
 
 def replace(
-    model: nn.Module, rules: Rules, kinds: Kinds, make: Make, calls: Mapping[str, nn.Module], dry_run: bool
+    model: nn.Module, rules: Rules, kinds: Kinds, make: Make, calls: Sequence[Call], dry_run: bool
 ) -> list[Conversion]:
-    """Replace the modules whose type is in `kinds`, and the modules in `calls`, by the result of `make`."""
+    """Replace the modules whose type is in `kinds`, and the modules of `calls`, by the result of `make`."""
     every = list(dict.fromkeys(chain(*kinds.values())))
     for key, kind in rules.items():
         if kind not in (*every, None):
@@ -64,7 +67,8 @@ def replace(
         if not isinstance(key, str) and key not in kinds:
             raise ValueError(f"rules can name {', '.join(t.__name__ for t in kinds)} or a pattern, got {key!r}")
     found: dict[nn.Module, list[str]] = {}
-    for name, module in [*model.named_modules(remove_duplicate=False), *calls.items()]:
+    called = ((call.name, call.module) for call in calls)
+    for name, module in chain(model.named_modules(remove_duplicate=False), called):
         if _type(module, kinds) is not None:
             found.setdefault(module, []).append(name)
     patterns = [key for key in rules if isinstance(key, str)]
@@ -73,20 +77,23 @@ def replace(
             raise ValueError(f"{pattern!r} matches no activation; there are {[names[0] for names in found.values()]}")
 
     fused = {child for m in model.modules() if ".intrinsic" in type(m).__module__ for child in m.children()}
+    left: dict[nn.Module, Call] = {call.module: call for call in calls if call.skipped}
     done, planned = [], []
     for old, names in found.items():
         type_ = _type(old, kinds)
         kind = rules.get(next((pattern for pattern in patterns if filter_names(names, pattern)), type_))
         if kind is None:
             continue
-        new, zero, note, skipped = old, "", "", _why_not(old, type_, old in fused)
+        new, zero, note, call = old, "", "", left.get(old)
+        skipped = call.skipped if call else _why_not(old, type_, old in fused)
         if not skipped:
             if kind not in kinds[type_]:
                 right = " or ".join(map(repr, kinds[type_]))
                 raise ValueError(f"{names[0]!r} is a {old}: {right} is the rule for it, not {kind!r}")
             new, zero, note = make(old, kind, names[0])
             planned.append((old, new))
-        done.append(Conversion(tuple(names), str(old), str(new), zero, note, skipped))
+        before, after = (str(call), str(call)) if call else (str(old), str(new))
+        done.append(Conversion(tuple(names), before, after, zero, note, skipped))
     if not dry_run:
         for old, new in planned:
             _become(old, new)

@@ -15,9 +15,9 @@ def mismatch(built: str, with_cuda: bool, running: str, running_cuda: str | None
         return None
     kernels = "with CUDA kernels against" if with_cuda else "against"
     return (
-        f"leaky_ext was built {kernels} torch {built}, but torch {running} is running: install leaky_ext again in this "
-        "environment (pip install --force-reinstall --no-deps --no-cache-dir and where it came from; if torch is on "
-        f"PYTHONPATH, also --no-build-isolation), or install torch {built}"
+        f"leaky_ext was built {kernels} torch {built}, but torch {running} is running: install torch {built}, or build "
+        "leaky_ext again in this environment with pip install --force-reinstall --no-deps --no-cache-dir SOURCE, where "
+        "SOURCE is the folder or URL of leaky_ext (if torch is on PYTHONPATH, add --no-build-isolation)"
     )
 
 

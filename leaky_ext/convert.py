@@ -9,10 +9,10 @@ from ._fx_calls import function_calls
 from ._in_place import reads_alone, safe_in_place
 from ._replace import Conversion, Rules, replace
 from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU
+from .reference import DTYPES
 
 _ZERO = {nn.PReLU: "alpha * g", nn.LeakyReLU: "negative_slope * g", nn.ReLU: "0"}
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _keep_alpha = _load_weight = None  # models pickled by version 0.2 refer to these names: SlopeKeys
 
 
@@ -51,8 +51,9 @@ def convert(
         functions: also replace function calls by modules: ``F.relu``, ``torch.relu`` and ``x.relu()`` by the rule for
             ``nn.ReLU``, ``F.leaky_relu`` and ``F.prelu`` by the rules for nn.LeakyReLU and nn.PReLU. A module is named
             after the place of the call: ``"block.relu"``, ``"block.relu_1"``. Requires that `model`, or a part of it,
-            is a :class:`torch.fx.GraphModule`, for example from :func:`torch.fx.symbolic_trace`. A call is not replaced
-            if its slope is neither a constant nor a parameter of the graph, or if it is inside a leaf of the graph.
+            is a :class:`torch.fx.GraphModule`, for example from :func:`torch.fx.symbolic_trace`. A call whose slope is
+            neither a constant nor a parameter of the graph is not replaced, and :attr:`Conversion.skipped` says why.
+            Calls inside a leaf of the graph are not found.
         dry_run: only return the changes; do not change `model`.
 
     The parameter of an nn.PReLU stays the same object. ``"learnable"`` also keeps its name, so checkpoints of every
@@ -65,7 +66,8 @@ def convert(
 
     Returns:
         One :class:`Conversion` per activation that the rules match. :attr:`Conversion.skipped` is the reason if an
-        activation cannot be replaced: it is parametrized, pruned, quantized, fused, scripted, lazy or of a subclass.
+        activation cannot be replaced: it is parametrized, pruned, quantized, fused, scripted, lazy, of a subclass, or a
+        function call with a computed slope.
 
     Raises:
         ValueError: a pattern matches no activation; a value in `rules` or an option is unknown; ``functions=True`` and
@@ -89,7 +91,7 @@ def convert(
         cannot_rebuild = 0 in (alpha_bounds or ()) or (not slope.is_meta and bool((slope == 0).any()))
         if kind == "learnable" and (overwrites or keep == "output") and cannot_rebuild:
             overwrites, keep = False, "input"
-            notes.append("keeps its input: it cannot be rebuilt, since a slope or a bound is exactly 0")
+            notes.append("saves its input, which cannot be rebuilt from the output: a slope or a bound is exactly 0")
         if isinstance(old, nn.PReLU):  # an nn.PReLU pickled by an older torch has no init
             count, start = old.weight.numel(), float(getattr(old, "init", 0.25))
             if kind == "learnable":
@@ -101,7 +103,7 @@ def convert(
             new = StraightThroughReLU(start, inplace=overwrites)
         else:
             if wrappers:
-                raise ValueError(f"{name!r} would get a parameter that {wrappers} do not know: convert before wrapping")
+                raise ValueError(f"{name!r} would get a new parameter inside {wrappers}: convert before wrapping")
             where = _near(model, name)
             new = LearnableLeakyReLU(1, start, save=keep, inplace=overwrites, alpha_bounds=alpha_bounds, **where)
         new.loads_without = name in calls or not isinstance(old, nn.PReLU)
@@ -109,7 +111,7 @@ def convert(
 
     kinds = dict.fromkeys(_ZERO, ("learnable", "straight_through"))
     rules = {nn.PReLU: "learnable"} if rules is None else rules
-    done = replace(model, rules, kinds, make, {name: call.module for name, call in calls.items()}, dry_run)
+    done = replace(model, rules, kinds, make, list(calls.values()), dry_run)
     for call in calls.values():
         if isinstance(call.module, Slope):
             call.insert(call.module)
@@ -121,7 +123,7 @@ def _near(model: nn.Module, name: str) -> dict[str, Any]:
     while True:
         name = name.rpartition(".")[0]
         for key, parameter in model.named_parameters():
-            if key.startswith(name and f"{name}.") and parameter.dtype in _DTYPES:
+            if key.startswith(name and f"{name}.") and parameter.dtype in DTYPES:
                 return {"device": parameter.device, "dtype": parameter.dtype}
         if not name:
             return {}

@@ -10,7 +10,7 @@ from torch.fx import Proxy, Tracer
 
 from . import functional as F
 from ._C import module_activation
-from .enums import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU
+from .enums import LEAKY_RELU, LEAKY_RELU_SIGNED, RELU, one_of
 from .operators.bounds import clamp_slope
 
 Bounds = tuple[float, float]
@@ -49,8 +49,8 @@ class Slope(nn.Module):
             raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
         if isinstance(init, str):
             raise TypeError(f"init must be a float or a function that fills a tensor, got {init!r}")
-        if save not in ("input", "output"):
-            raise ValueError(f"save must be 'input' or 'output', got {save!r}")
+        if save not in _LEAKY:
+            raise ValueError(f"save must be {one_of(map(repr, _LEAKY))}, got {save!r}")
         if (b := alpha_bounds) is not None:
             if not (isinstance(b, Sequence) and len(b) == 2 and b[0] <= b[1]):
                 raise ValueError(f"alpha_bounds must be (low, high) with low <= high, got {b}")
@@ -86,7 +86,7 @@ class Slope(nn.Module):
         """
         if self.alpha_bounds is not None:
             if (slope := self._parameters.get(self.slope_name)) is None:
-                raise RuntimeError(f"{self}: {self.slope_name} is computed from other parameters: none to project")
+                raise RuntimeError(f"{self}: cannot project {self.slope_name}, computed from other parameters")
             slope.clamp_(*self.alpha_bounds)
 
     def slope(self) -> Tensor | float:

@@ -12,7 +12,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return parameter groups for a :mod:`torch.optim` optimizer. Each parameter of `model` is in exactly one group.
 
-    Slopes get no weight decay: it pulls them to 0, and leaky ReLU becomes ReLU.
+    Slopes get no weight decay, because it pulls them to 0 and turns leaky ReLU into ReLU.
 
     Args:
         model: its slopes are the parameters of :class:`LearnableLeakyReLU`, :class:`StraightThroughReLU` and

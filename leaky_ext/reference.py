@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import torch_private
+from .enums import one_of
 
 __all__ = [
     "learnable_leaky_relu",
@@ -24,10 +25,11 @@ __all__ = [
 ]
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_DTYPE_NAMES = one_of(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 
 
 def negative(x: Tensor) -> Tensor:
-    """Return where the slope applies: not (x >= 0). This includes NaN, but neither +0.0 nor -0.0."""
+    """Return a mask of the negative elements: not (x >= 0). NaN is negative, +0.0 and -0.0 are not."""
     return torch.logical_not(x >= 0)
 
 
@@ -107,7 +109,7 @@ def slope_and_value(alpha: Tensor | float) -> tuple[Tensor | None, float]:
 
 def check_dtype(tensor: Tensor, name: str) -> None:
     if tensor.dtype not in DTYPES:
-        raise TypeError(f"leaky_ext: {name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}")
+        raise TypeError(f"leaky_ext: {name} must be {_DTYPE_NAMES}, got {tensor.dtype}")
 
 
 def check_straight_through(x_forward: Tensor, x_backward: Tensor) -> None:

@@ -57,7 +57,7 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
             if other != bounds:  # clamping the parameter would change the output of the other module
                 raise ValueError(
                     f"{name!r} keeps {old.slope_name} in {bounds}, and {user!r}, which shares it, in {other}: give "
-                    "both the same alpha_bounds, or each a parameter of its own"
+                    "both the same alpha_bounds, or separate parameters"
                 )
         if kind == "relu":
             return nn.ReLU(old.inplace), "g before, 0 now", "gradient where x < 0: alpha * g before, 0 now"
@@ -87,4 +87,4 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
         return new, "g before, alpha * g now", "no longer in place" if old.inplace else ""
 
     rules = {type_: kinds[0] for type_, kinds in _KINDS.items()} if rules is None else rules
-    return replace(model, rules, _KINDS, make, {}, dry_run)
+    return replace(model, rules, _KINDS, make, [], dry_run)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Copies the sources to folder $1, to be built there with other flags than here. Of what is hidden, .ci goes along.
+# Copies the sources to folder $1, for a build with other flags. Leaves out build outputs, and hidden files except .ci.
 set -euo pipefail
 to=$(realpath -m "$1")
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lines covered by the tests, Python and C++, in folder $1: a table each, and HTML.
+# Measures which lines the tests cover, in Python and C++. Prints a table for each, and writes HTML to folder $1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$PWD/$1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The C++ library into folder $1: builds it against python's torch, tests it, installs it, and builds and runs the example
-# that finds the installed package. LEAKY_EXT_CUDA=ON adds the CUDA kernels.
+# Builds the C++ library in folder $1 against the torch of `python`, tests it and installs it. Then builds the example
+# against the installed package, and runs it. LEAKY_EXT_CUDA=ON adds the CUDA kernels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$PWD/$1

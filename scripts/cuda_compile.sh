@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Compiles every CUDA source for each architecture with warnings as errors, and the tensor layer as a CUDA build sees it.
-# A torch without CUDA lends its headers. Needs nvcc, which `make cuda-compile` installs if there is none, and no GPU.
+# Compiles every CUDA source for each architecture, and the tensor layer as in a CUDA build, with warnings as errors.
+# The headers of a torch without CUDA are enough. Requires nvcc, which `make cuda-compile` installs if it is missing, but
+# no GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 nvcc=${CUDA_HOME:+$CUDA_HOME/bin/}nvcc
@@ -21,7 +22,7 @@ include = os.path.join(os.path.dirname(torch.__file__), "include")
 print(include, include + "/torch/csrc/api/include", sysconfig.get_path("include"), pybind11.get_include(), sep="\n")')
 folders+=("$("$nvcc" --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ INCLUDES="-I\([^"]*\)".*/\1/p')")
 for source in $(grep -l LEAKY_WITH_CUDA csrc/*.cpp); do
-  echo "c++ $source as a CUDA build sees it"
+  echo "c++ $source as in a CUDA build"
   "${CXX:-c++}" -std=c++20 -fsyntax-only -Wall -Wextra -Werror -DLEAKY_WITH_CUDA -DC10_CUDA_NO_CMAKE_CONFIGURE_FILE \
     -DTORCH_EXTENSION_NAME=_C '-DLEAKY_CUDA_ARCHITECTURES=""' '-DLEAKY_TORCH=""' \
     -Icsrc "${folders[@]/#/-isystem}" "$source"

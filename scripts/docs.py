@@ -56,7 +56,7 @@ def served(folder: Path) -> Iterator[str]:
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
-        finally:  # or the thread would keep the process alive
+        finally:  # otherwise the thread keeps the process alive
             server.shutdown()
             thread.join()
 
@@ -68,7 +68,7 @@ def look(browser: str) -> list[str]:
     problems: list[str] = []
     shutil.rmtree(SCREENSHOTS, ignore_errors=True)
     with sync_playwright() as playwright, served(HTML) as address:
-        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium refuses to have one as root
+        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium does not start with a sandbox as root
         pages = sorted(HTML.rglob("*.html"))
         chromium = playwright.chromium.launch(executable_path=browser, args=sandbox)
         for file in pages:
@@ -83,7 +83,7 @@ def look(browser: str) -> list[str]:
             top = {"x": 0, "y": 0, "width": 1500, "height": min(page.evaluate(HEIGHT), 15_000)}
             try:
                 page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True, clip=top)
-            except Error as error:  # a machine under load may fail to draw a page that has loaded well
+            except Error as error:  # on a machine under load, a page may load but not be drawn
                 print(f"docs: {name}: no screenshot: {error.message.splitlines()[0]}")
             page.close()
         print(f"docs: {len(pages)} pages opened in Chromium {chromium.version}")
@@ -92,7 +92,7 @@ def look(browser: str) -> list[str]:
 
 
 def main() -> int:
-    shutil.rmtree(HTML, ignore_errors=True)  # a page that was removed is no longer built
+    shutil.rmtree(HTML, ignore_errors=True)  # removes pages that no longer exist
     sphinx("html", HTML, "--fresh-env")
     sphinx("linkcheck", OUT / "links")
     print(f"docs: built without a warning, links checked: {HTML / 'index.html'}")

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Builds leaky_ext for this GPU, tests it, measures it, runs compute-sanitizer and ncu. `make gpu-check`.
+"""Builds leaky_ext for this GPU, tests and measures it, and runs compute-sanitizer and ncu. `make gpu-check`.
 
-Needs a GPU, CUDA's toolkit, and a python3 with torch, pytest, hypothesis, ninja and pybind11, for the benchmark pandas,
-rich and py-cpuinfo as well; fetches nothing. Both parts together fit 13 minutes of a machine with 16 cores:
+Requires a GPU, the CUDA toolkit, and a python3 with torch, pytest, hypothesis, ninja and pybind11. The benchmarks also
+require pandas, rich and py-cpuinfo. Downloads nothing. Both parts take 13 minutes on a machine with 16 cores:
 
-    python scripts/gpu_check.py --part checks             build; tests and sanitizers side by side; bandwidth; ncu
+    python scripts/gpu_check.py --part checks             build; tests and sanitizers side by side; ncu; bandwidth
     python scripts/gpu_check.py --part tables --built     networks as they are trained, eager, in CUDA graphs, compiled
 
-Each part ends within its --budget of seconds: a step that runs over is interrupted; steps without time are left out.
-Sources that differ from their commit are refused, since nobody could look up what was measured.
+Each part ends within --budget seconds: a step that takes longer is interrupted, and steps after it may be left out.
+Nothing runs if sources differ from the commit, because the results name the commit.
 
-build/gpu-check-PART.json is written after every step, and build/gpu-check-PART.log has the output. --out FOLDER gets
-copies of both, of the report of ncu and of the benchmark's results. Prints a table last. The status is 1 if anything
+Writes results to build/gpu-check-PART.json after every stage, and output to build/gpu-check-PART.log. --out FOLDER
+copies both, the report of ncu and the benchmark results. Prints a table at the end. The exit status is 1 if a step
 failed or was left out.
 """
 
@@ -40,7 +40,7 @@ BANDWIDTH = ROOT / "build/gpu-bandwidth.json"
 NCU = ROOT / "build/gpu-ncu.txt"
 PROFILES = ROOT / "build/gpu-profile.md"
 BUDGET = {"checks": 340, "tables": 420}  # seconds
-GRACE = 10  # seconds that an interrupted step has to write what it found
+GRACE = 10  # seconds after an interrupt in which a step can write its results
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 SANITIZER = ["--error-exitcode", "9", "--kernel-regex", "kns=leaky_ext", "--target-processes", "all"]
 NCU_SECTIONS = [
@@ -56,8 +56,8 @@ class Step:
     command: list[str]  # empty: its tool is missing
     limit: float
     environment: dict[str, str] = field(default_factory=dict)
-    optional: bool = False  # a missing tool is no failure
-    writes: Path | None = None  # JSON, which the report takes up
+    optional: bool = False  # not a failure if the tool is missing
+    writes: Path | None = None  # a JSON file that is copied into the report
 
 
 @dataclass
@@ -74,7 +74,7 @@ Stage = list[Step]  # steps that run side by side
 
 
 def run_in_group(step: Step, limit: float) -> tuple[int | None, str]:
-    """Runs a step. Returns its exit status, None if the limit ended it, and its output."""
+    """Runs a step. Returns its exit status (None if it reached the limit) and its output."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             step.command, cwd=ROOT, env=os.environ | step.environment, stdout=log, stderr=log, start_new_session=True
@@ -87,7 +87,7 @@ def run_in_group(step: Step, limit: float) -> tuple[int | None, str]:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
-        finally:  # also after an interrupt: nothing that the step started is left running
+        finally:  # also after an interrupt: ends every process of the step
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -96,7 +96,7 @@ def run_in_group(step: Step, limit: float) -> tuple[int | None, str]:
 
 
 def read_json(path: Path | None) -> Any:
-    """What a step wrote, also one that failed later. None where there is nothing, or half a file."""
+    """Returns what a step wrote, even if the step failed later. Returns None if there is no complete file."""
     if path is None:
         return None
     try:
@@ -130,7 +130,7 @@ def run_step(step: Step, runner: Runner, limit: float, log: Path) -> Result:
 
 
 def run_stages(stages: list[Stage], runner: Runner, budget: float, report: Path, facts: dict[str, str]) -> list[Result]:
-    """Runs all steps, whatever becomes of each, as far as the budget goes. The first is the build: without it, none."""
+    """Runs stages until the budget is used up, even if steps fail. The first step is the build, which must pass."""
     start = time.monotonic()
     results: list[Result] = []
     report.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def run_stages(stages: list[Stage], runner: Runner, budget: float, report: Path,
 
 
 def find_tool(name: str) -> str | None:
-    """On PATH, or in the toolkit: CUDA_HOME, the folder of the nvcc on PATH, or the usual one."""
+    """Returns the path of a tool on PATH or in the toolkit: CUDA_HOME, the folder of nvcc, or /usr/local/cuda."""
     nvcc = shutil.which("nvcc")
     homes = [os.environ.get("CUDA_HOME"), nvcc and str(Path(nvcc).resolve().parents[1]), "/usr/local/cuda"]
     folders = [os.path.join(home, sub) for home in homes if home for sub in ("bin", "compute-sanitizer")]
@@ -159,13 +159,13 @@ def has_packages(*names: str) -> bool:
 
 
 def gpu_tests() -> list[str]:
-    """Tests that run on the GPU have "cuda" in their names: a file's, or the parameter of the `device` fixture."""
-    ignored = ["--ignore", "tests/test_cuda_host.py", "--ignore", "tests/test_packaging.py"]
+    """Returns the command that runs the tests on the GPU: "cuda" is in the name of their file or in a parameter."""
+    ignored = ["--ignore", "tests/test_cuda_host.py", "--ignore-glob", "tests/test_packaging*"]
     return [*PYTEST, "tests", "-k", "cuda", *ignored]
 
 
 def build_step(built: bool) -> Step:
-    """setup.py finds the toolkit, and builds for the GPU that it sees."""
+    """Returns the build for this GPU or, if the kernels are built already, an import."""
     if built:
         show = [sys.executable, "-c", "import leaky_ext; print(leaky_ext.show_config())"]
         return Step("import", show, 60, {"PYTHONPATH": str(ROOT)})
@@ -173,7 +173,7 @@ def build_step(built: bool) -> Step:
 
 
 def check_stages() -> list[Stage]:
-    """Tests and sanitizers share the GPU: nothing is timed there. Then, alone, the kernels' bandwidth and ncu."""
+    """Returns the stages of the checks: tests and sanitizers side by side, then ncu and the bandwidth alone."""
     here = {"PYTHONPATH": str(ROOT)}
     bandwidth = [sys.executable, "-m", "benchmarks.bandwidth", "--device", "cuda"]
     short = [*PYTEST, "tests/test_cuda.py", "-k", "short_set"]
@@ -199,7 +199,7 @@ def check_stages() -> list[Stage]:
 
 
 def table_stages(results: Path, full: bool) -> list[Stage]:
-    """The newest questions first. Each precision is a run of its own, so that one that is cut off costs no other."""
+    """Returns the stages of the tables, the most important first. Each precision is a separate run of the suite."""
     here = {"PYTHONPATH": str(ROOT)}
     able = has_packages("pandas", "rich", "cpuinfo")
 
@@ -221,7 +221,7 @@ def table_stages(results: Path, full: bool) -> list[Stage]:
 
 
 def is_changed() -> bool:
-    """Whether the sources differ from the commit that results would be filed under. False outside of a checkout."""
+    """Returns whether the sources differ from the commit that results would name. Returns False outside a checkout."""
     words = ["git", "-C", str(ROOT), "status", "--porcelain", "--", "csrc", "leaky_ext", "benchmarks"]
     try:
         return bool(subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip())
@@ -231,15 +231,15 @@ def is_changed() -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=list(BUDGET), help="one of the two; default: both")
-    parser.add_argument("--out", type=Path, help="a folder that gets copies of the results and of the log")
+    parser.add_argument("--part", choices=list(BUDGET), help="one part only; default: both")
+    parser.add_argument("--out", type=Path, help="copy the results and the log to this folder")
     parser.add_argument("--budget", type=float, help=f"seconds for each part; default: {BUDGET}")
-    parser.add_argument("--built", action="store_true", help="use the kernels that are built here already")
-    parser.add_argument("--full", action="store_true", help="the other benchmarks too; needs a larger --budget")
+    parser.add_argument("--built", action="store_true", help="use the existing build")
+    parser.add_argument("--full", action="store_true", help="run the other benchmarks too; requires a larger --budget")
     options = parser.parse_args()
 
     if is_changed():
-        print("gpu-check: csrc, leaky_ext or benchmarks differ from the commit: commit, or check out, first")
+        print("gpu-check: csrc, leaky_ext or benchmarks differ from the commit: commit or undo the changes first")
         return 1
     import torch
 

@@ -2,10 +2,10 @@
 
     python scripts/matrix.py [--torch 2.14.1 ...] [--python python3.12 ...] [--folder build/matrix]
 
-Each combination gets its own virtual environment and build. It runs the tests that are not slow, except those of the
-kernels alone, which do not use torch. The table also has the rows of earlier runs in the folder, and their environments
-are used again. If a torch cannot be installed for a Python, the row says so. On Linux the registry provides torch with
-CUDA. These wheels also work on the CPU, and leaky_ext is built without CUDA kernels.
+Each combination gets its own virtual environment and build. It runs the tests that are not slow, except the tests of
+the kernels without torch. Later runs use the environments in the folder again, and the table keeps the rows of earlier
+runs. If a torch cannot be installed for a Python, the row says so. The wheels of torch on PyPI have CUDA. They also
+work on the CPU, and leaky_ext is built without CUDA kernels.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NO_TORCH = ["test_cuda_host.py", "test_instruction_sets.py"]
 PYTEST_ARGUMENTS = os.environ.get("PYTEST_ARGUMENTS", "").split()
-TORCH = ["2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"]
+TORCH = (ROOT / "scripts" / "torch_versions.txt").read_text().split()
 
 
 def run(log, *command, cwd=ROOT, **environment):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The sanitizers, in folder $1. What to run may follow: kernels, threads, valgrind, python (default: all).
+# Runs the sanitizers in folder $1. More arguments select from kernels, threads, valgrind, python (default: all).
 #   kernels   the kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   threads   concurrent calls under ThreadSanitizer
 #   valgrind  the same calls, and 2,000 fuzzed ones, under memcheck
@@ -26,8 +26,8 @@ for what in "${@:-kernels threads valgrind python}"; do
       valgrind)
         kernels valgrind "" none
         LEAKY_EXT_CPU=avx2 valgrind -q --error-exitcode=1 --leak-check=full "$out/valgrind/tests/cpp/test_threads"
-        # torch is not instrumented by ASan, valgrind sees it too: an operator that misuses it is found here. With the
-        # extension that is installed.
+        # ASan does not instrument torch, but valgrind checks torch too: it finds operators that misuse torch. This
+        # uses the installed extension.
         PYTHONMALLOC=malloc OMP_NUM_THREADS=1 valgrind -q --error-exitcode=1 --undef-value-errors=no \
           --suppressions=scripts/valgrind.supp python tests/fuzz_operators.py --batch 2000
         ;;
@@ -35,14 +35,14 @@ for what in "${@:-kernels threads valgrind python}"; do
         scripts/copy_tree.sh "$out/tree"
         cd "$out/tree"
         FORCE_CUDA=0 CFLAGS="$memory" LDFLAGS="$memory" python setup.py build_ext --inplace
-        # The interpreter is not instrumented: the runtime comes first, and libstdc++, whose exceptions it wraps. Leaks
-        # are looked for elsewhere: Python and torch keep much until the end.
-        export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
-        export ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 PYTHONPATH=$PWD
+        # The interpreter is not instrumented, so ASan's runtime must be loaded first, with libstdc++, whose exceptions
+        # it wraps. Leaks are not checked: Python and torch keep memory until the end.
+        LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
+        export LD_PRELOAD ASAN_OPTIONS=detect_leaks=0,allocator_may_return_null=1 PYTHONPATH=$PWD
         python tests/fuzz_operators.py --calls 100000
-        # test_packaging builds anew, test_cuda_host has sanitizers of its own.
+        # test_packaging*.py build and import in environments of their own, test_cuda_host.py has its own sanitizers.
         python -m pytest -m "not slow" -p no:cacheprovider ${PYTEST_ARGUMENTS:-} \
-          --ignore tests/test_packaging.py --ignore tests/test_cuda_host.py
+          --ignore-glob "tests/test_packaging*" --ignore tests/test_cuda_host.py
         ;;
     esac
   done

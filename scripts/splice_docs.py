@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes the generated parts of README.md and docs/*.md: the text between <!-- NAME --> and <!-- /NAME -->.
 
-NAME is one of SECTIONS. --check writes nothing; the status is 1 if anything, including docs/benchmarks, is out of date.
+NAME is one of SECTIONS. --check writes nothing: the exit status is 1 if a part, or a page of docs/benchmarks, is out of
+date.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TORCH = ["2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0"]
+TORCH = (ROOT / "scripts" / "torch_versions.txt").read_text().split()
 
 
 def build(torch, folder):

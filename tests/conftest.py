@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,9 +30,16 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the source tree without build outputs."""
+    ignored = shutil.ignore_patterns("build", "dist", ".*", "*.so", "_build.py", "*.egg-info", "__pycache__", "results")
+    return Path(shutil.copytree(Path(__file__).parents[1], tmp_path / "source", ignore=ignored))
+
+
 @pytest.fixture(scope="session")
 def modes_table(request: pytest.FixtureRequest) -> Iterator[dict[str, dict[str, set[str]]]]:
-    """Row (mode) to column to outcomes; written as a table once all tests have run, if asked for and all passed."""
+    """Mode -> column -> outcomes. Written as a table if --write-modes is given and all tests passed."""
     table: dict[str, dict[str, set[str]]] = {}
     yield table
     path = request.config.getoption("--write-modes")

@@ -40,7 +40,7 @@ def rows(case: Case, times: dict[str, list[float]], **memory: int) -> list[dict[
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """A folder with the results of one machine: learnable is twice as fast as PReLU, fixed half as LeakyReLU."""
+    """A folder with results of one machine: learnable is 2 times as fast as PReLU, fixed 0.5 times as LeakyReLU."""
     times = dict(zip(MAIN, ([10.0, 40.0], [8.0, 16.0], [3.0, 3.0], [20.0, 80.0], [4.0, 8.0], [3.0, 3.0]), strict=True))
     operator = Case(suite="operators", subject="operator", task=BOTH, contenders=MAIN, numel=M)
     network = Case(suite="networks", subject="MLP", task=TRAINING, contenders=NETWORK_CONTENDERS)

@@ -85,7 +85,7 @@ def test_a_toolkit_of_another_major_version_is_not_used(
     monkeypatch.setenv("CUDA_HOME", str(home))
     assert backend.cuda_packages("13.0") == TOOLKIT
     said = backend.cuda_toolkit.how_to_get("13.0")
-    assert f"no nvcc of CUDA 13, which this torch has, was found ({home} has 12.8)" in said
+    assert f"no nvcc of CUDA 13, the CUDA of this torch, was found ({home} has 12.8)" in said
 
 
 @pytest.mark.parametrize("version, missing", [("13.0", "include/crt"), ("13.0", "nvvm/bin/cicc"), ("13.5", None)])
@@ -115,12 +115,12 @@ def test_force_cuda_0_declines(backend: ModuleType, monkeypatch: pytest.MonkeyPa
 def test_cuda_12_is_told_what_to_install(backend: ModuleType) -> None:
     assert backend.cuda_packages("12.8") == []
     said = backend.cuda_toolkit.how_to_get("12.8")
-    assert said.startswith("no nvcc of CUDA 12, which this torch has, was found. PyPI has none: install CUDA's toolkit")
+    assert said.startswith("no nvcc of CUDA 12, the CUDA of this torch, was found. PyPI has no nvcc of CUDA 12")
 
 
 def test_cuda_13_is_told_the_command(backend: ModuleType) -> None:
     said = backend.cuda_toolkit.how_to_get("13.0")
-    assert f"pip install '{TOOLKIT[0]}' && FORCE_CUDA=1 pip install --no-build-isolation" in said
+    assert f"pip install '{TOOLKIT[0]}' && FORCE_CUDA=1 pip install --no-build-isolation SOURCE" in said
 
 
 def test_the_linker_is_given_the_runtime_of_the_packages(backend: ModuleType, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def isolated(overlay: Path) -> dict[str, str]:
 
 
 def ask(python: str | Path, overlay: Path, **environment: str) -> list[object]:
-    """The torch that an isolated build finds, whether it is the environment's, and its CUDA version."""
+    """Returns the torch that an isolated build finds, whether it is the environment's, and its CUDA version."""
     command, variables = [python, "-c", SAY_WHERE], isolated(overlay) | environment
     return json.loads(subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, check=True).stdout)
 
@@ -196,7 +196,7 @@ def test_forced_cuda_without_nvcc_is_said_so(python: Path, tmp_path: Path) -> No
     (package / "__init__.py").write_text("from . import version\n")
     variables = isolated(tmp_path / "overlay") | {"FORCE_CUDA": "1"}
     done = subprocess.run([python, "setup.py", "build_ext"], cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
-    assert "FORCE_CUDA=1, but no nvcc of CUDA 99, which this torch has, was found" in done.stderr
+    assert "FORCE_CUDA=1, but no nvcc of CUDA 99, the CUDA of this torch, was found" in done.stderr
 
 
 def test_what_a_build_without_isolation_needs_is_printed() -> None:

@@ -220,7 +220,7 @@ def test_a_wrapper_that_would_not_know_the_new_parameter(kind, wrap):
         "FSDPModule": lambda m: fsdp.fully_shard(m, mesh=init_device_mesh("cpu", (1,))),
     }
     model = wrap(kinds[kind], nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU()))
-    with pytest.raises(ValueError, match=f"1' would get a parameter that .*{kind}.* not know: convert before wrapping"):
+    with pytest.raises(ValueError, match=f"1' would get a new parameter inside .*{kind}.*: convert before wrapping"):
         convert(model, EVERY)
     assert not any(isinstance(module, LearnableLeakyReLU) for module in model.modules())
     (change,) = convert(model, {nn.LeakyReLU: "straight_through"})  # no new parameter

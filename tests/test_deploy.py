@@ -57,7 +57,7 @@ def test_what_is_not_reverted_exports_as_a_formula(layer, native, tmp_path):
 
 
 def round_trip(model, x, rules, tmp_path, native):
-    """convert, 5 steps of training, revert, export."""
+    """Converts, trains 5 steps, reverts and exports."""
     original = {key: value.shape for key, value in model.state_dict().items()}
     types = [type(module) for module in model.modules()]
     start = copy.deepcopy(model.state_dict())

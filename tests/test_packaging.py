@@ -3,82 +3,19 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tarfile
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 import torch
-from packaging.requirements import Requirement
+from environments import TRY_IT, Environment, run
 
-from leaky_ext import _build, _torch_check
+from leaky_ext import _build
 
 ROOT = Path(__file__).parents[1]
 MINOR = ".".join(torch.__version__.split(".")[:2])
-TRY_IT = """
-import torch, leaky_ext
-alpha = torch.full((1,), 0.25, requires_grad=True)
-leaky_ext.learnable_leaky_relu(torch.tensor([-2.0, 3.0]), alpha).sum().backward()
-assert alpha.grad.item() == -2
-print(leaky_ext.__file__)
-"""
-
-
-def run(*command, check=True, cwd="/", **environment):
-    """Returns the output of a command, including errors. An environment variable that is None is removed."""
-    variables = {name: value for name, value in (os.environ | environment).items() if value is not None}
-    process = subprocess.run(
-        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=cwd
-    )
-    assert not check or process.returncode == 0, process.stdout[-5000:]
-    assert check or process.returncode != 0, "this should have failed:\n" + process.stdout[-5000:]
-    return process.stdout
-
-
-def with_dependencies(*names):
-    """Returns the distributions with these names, and those that they require."""
-    found, left = {}, list(names)
-    while left:
-        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
-        if name not in found:
-            found[name] = distribution(name)
-            wanted = map(Requirement, found[name].requires or [])
-            left += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return found.values()
-
-
-class Environment:
-    """A virtual environment with links to packages of the environment that runs the tests."""
-
-    def __init__(self, folder, *packages, pip=None):
-        run(sys.executable, "-m", "venv", "--without-pip", folder)
-        self.python = folder / "bin" / "python"
-        self.site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
-        for one in with_dependencies(*packages):
-            for top in {file.parts[0] for file in one.files} - {"..", "__pycache__"}:
-                if not (self.site / top).exists():
-                    (self.site / top).symlink_to(one.locate_file(top))
-        if pip:
-            run(sys.executable, "-m", "pip", "--python", self.python, "install", "-q", pip)
-
-    def pip(self, *arguments, **options):
-        return run(self.python, "-m", "pip", *arguments, **options)
-
-    def imported_from(self):
-        """Trains one slope, and returns the path of leaky_ext."""
-        return Path(run(self.python, "-c", TRY_IT).splitlines()[-1]).parent
-
-
-@pytest.fixture
-def source(tmp_path):
-    """A copy of the source tree without build outputs."""
-    ignored = shutil.ignore_patterns("build", "dist", ".*", "*.so", "_build.py", "*.egg-info", "__pycache__", "results")
-    return Path(shutil.copytree(ROOT, tmp_path / "source", ignore=ignored))
-
-
 # A compiler that copies the object of a source that it compiled before under the same flags, paths aside. Most of a
 # build is spent on torch's headers, and most tests here are not about the compiler.
 COMPILE_ONCE = """#!/bin/sh
@@ -246,67 +183,3 @@ def test_a_build_without_cuda_says_how_to_get_it():
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     with pytest.raises(RuntimeError, match=r"show_config\(\) says why.*FORCE_CUDA=1 pip install --force-reinstall"):
         torch.ops.leaky_ext.forward.default.redispatch(cuda, torch.ones(3), None, 0.1, 1, 0)
-
-
-@pytest.mark.parametrize(
-    "built, with_cuda, running, running_cuda, fits",
-    [
-        ("2.13.0+cpu", False, "2.13.0+cpu", None, True),
-        ("2.13.0+cpu", False, "2.13.1+cu130", "13.0", True),
-        ("2.13.0+cu130", True, "2.13.0+cu130", "13.0", True),
-        ("2.13.0+cu130", True, "2.13.0+cpu", None, False),
-        ("2.13.0", False, "2.14.0", None, False),
-        ("2.1.0", False, "2.13.0", None, False),
-    ],
-)
-def test_which_torch_goes_with_which_build(built, with_cuda, running, running_cuda, fits):
-    message = _torch_check.mismatch(built, with_cuda, running, running_cuda)
-    assert message is None if fits else built in message and running in message
-
-
-def test_a_source_tree_that_was_not_built_says_so(source, tmp_path):
-    environment = Environment(tmp_path / "environment", "torch")  # an editable install here would lend its module
-    message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
-    assert "leaky_ext has no native module" in message
-    assert f"run `pip install .` in {source}" in message
-
-
-def test_a_clone_serves_the_installed_package(source, tmp_path):
-    """After `pip install .`, README's commands work in the clone. If the version differs, they raise."""
-    environment = Environment(tmp_path / "environment", "torch", "numpy")
-    package = environment.site / "leaky_ext"
-    shutil.copytree(Path(_build.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    output = run(environment.python, "-c", TRY_IT + "print(leaky_ext.show_config())", cwd=source)
-    assert f"leaky_ext: {_build.VERSION}" in re.sub(" +", " ", output)
-    where = "import leaky_ext.modules; print(leaky_ext.modules.__file__)"
-    assert run(environment.python, "-c", where, cwd=source).strip().startswith(str(environment.site))
-    assert "operators" in run(environment.python, "-m", "benchmarks", "run", "--help", cwd=source)
-
-    edited = source / "leaky_ext" / "modules.py"
-    edited.write_text(edited.read_text() + "\n")
-    (source / "leaky_ext" / "added.py").touch()
-    message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
-    assert f"added.py, modules.py in {source / 'leaky_ext'} differs from what is installed in {package}" in message
-    assert f"run `pip install .` in {source}" in message
-
-    project = source / "pyproject.toml"
-    project.write_text(project.read_text().replace(f'version = "{_build.VERSION}"', 'version = "77.0"'))
-    message = run(environment.python, "-c", "import leaky_ext", cwd=source, check=False)
-    assert f"leaky_ext {_build.VERSION} is installed in {environment.site}" in message
-    assert f"{source / 'leaky_ext'} holds the sources of 77.0: run `pip install .` in {source}" in message
-
-
-@pytest.mark.slow
-def test_a_package_of_bytecode_alone(tmp_path):
-    """Some applications are compiled by `compileall -b` and have no .py files."""
-    package = tmp_path / "leaky_ext"
-    shutil.copytree(Path(_build.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    run(sys.executable, "-m", "compileall", "-q", "-b", package)
-    for file in package.glob("*.py"):
-        file.unlink()
-    said = run(sys.executable, ROOT / "tests" / "call_each.py", PYTHONPATH=str(tmp_path), cwd=tmp_path)
-    assert said.splitlines()[-1] == str(package / "__init__.pyc")
-
-
-def test_the_version_stands_in_pyproject_alone():
-    assert f'version = "{_build.VERSION}"' in (ROOT / "pyproject.toml").read_text()

@@ -17,7 +17,7 @@ from benchmarks.problems import NetworkProblem
 
 
 def event(*names: str, cpu: float = 1.0, cuda: float = 0.0) -> SimpleNamespace:
-    """An event and, after it, those around it."""
+    """Returns an event. The names after the first are those of the enclosing events."""
     around = event(*names[1:]) if len(names) > 1 else None
     return SimpleNamespace(
         name=names[0], cpu_parent=around, self_cpu_time_total=cpu, self_device_time_total=cuda,

@@ -56,7 +56,7 @@ class Detach(nn.Module):
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """For tensors this small, threads cost more than they give."""
+    """Uses one thread, which is faster than several for tensors this small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

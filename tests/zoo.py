@@ -36,7 +36,7 @@ def load(package, module, name):
 
 
 def face_detector(stage, size):
-    """A stage of MTCNN, with the trained weights that facenet-pytorch ships."""
+    """Returns a stage of MTCNN, with the trained weights of facenet-pytorch."""
     return load("facenet_pytorch", "facenet_pytorch.models.mtcnn", stage)(), (2, 3, size, size)
 
 
@@ -48,13 +48,13 @@ def medical_unet(dimensions):
 
 
 def super_resolution():
-    """SRVGGNetCompact, the network of Real-ESRGAN's compact models, as spandrel has it."""
+    """Returns spandrel's SRVGGNetCompact, the network of Real-ESRGAN's compact models."""
     net = load("spandrel", "spandrel.architectures.Compact.__arch.SRVGG", "SRVGGNetCompact")
     return net(num_feat=16, num_conv=6, upscale=2), (2, 3, 12, 12)
 
 
 def transformer():
-    """OPT, whose MLPs are ReLU, from a configuration, without pretrained weights."""
+    """Returns OPT, whose MLPs use ReLU, without pretrained weights."""
     transformers = pytest.importorskip("transformers")
     config = transformers.OPTConfig(
         vocab_size=64, hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=3,

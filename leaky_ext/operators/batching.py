@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.library import register_vmap
 
-from ..enums import INPUT, KINDS_OF_INPUT
+from ..enums import INPUT, KINDS_OF_INPUT, one_of
 from ..reference import check
 
 ops = torch.ops.leaky_ext
@@ -57,7 +57,8 @@ def backward(
     output_mask: Sequence[bool],
 ) -> tuple[tuple[Tensor | None, Tensor | None], tuple[int | None, int | None]]:
     if saved is None or kind not in KINDS_OF_INPUT:
-        raise NotImplementedError("leaky_ext: vmap of backward needs x itself: kind must be 0, 4 or 5")
+        kinds = one_of(KINDS_OF_INPUT)
+        raise NotImplementedError(f"leaky_ext: vmap of backward needs x itself: kind must be {kinds}, got {kind}")
     need_x, need_alpha = output_mask[0], output_mask[1] and alpha is not None
     alpha_dim = in_dims[3]
     grad = batch_first(grad, in_dims[0], info.batch_size)

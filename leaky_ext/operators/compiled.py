@@ -64,7 +64,7 @@ def straight_through(x_forward: Tensor, x_backward: Tensor) -> Tensor:
 
 
 def _tangent_from_outside(*tensors: Any) -> bool:
-    """Return whether the tangents come from outside the compiled code, where the compiler does not see them."""
+    """Return whether the tangents come from outside the compiled code, so that the compiler does not see them."""
     if transforms_active():
         return False
     return not any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in tensors)

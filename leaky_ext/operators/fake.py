@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.library import register_fake
 
-from ..enums import MASK, OUTPUT_AND_MASK
+from ..enums import FORMULAS, KINDS, MASK, OUTPUT_AND_MASK, one_of
 from ..reference import check
 
 
 @register_fake("leaky_ext::forward")
 def forward(x: Tensor, alpha: Tensor | None, value: float, channel_dim: int, formula: int) -> Tensor:
-    if not 0 <= formula <= 2:
-        raise ValueError(f"leaky_ext: formula must be 0, 1 or 2, got {formula}")
+    if formula not in FORMULAS:
+        raise ValueError(f"leaky_ext: formula must be {one_of(FORMULAS)}, got {formula}")
     check(x, value if alpha is None else alpha, channel_dim)
     return torch.empty_like(x)
 
@@ -70,8 +70,8 @@ def _check_saved(
     grad: Tensor, saved: Tensor | None, mask: Tensor | None, kind: int, stride: Sequence[int] | None
 ) -> None:
     """Raises the errors of `check_saved` in csrc/checks.cpp."""
-    if not 0 <= kind <= 5:
-        raise ValueError(f"leaky_ext: kind must be 0 to 5, got {kind}")
+    if kind not in KINDS:
+        raise ValueError(f"leaky_ext: kind must be {KINDS[0]} to {KINDS[-1]}, got {kind}")
     has_saved, has_mask = kind != MASK, kind in (OUTPUT_AND_MASK, MASK)
     if (saved is not None, mask is not None) != (has_saved, has_mask):
         tensor, bits = ("a" if has else "no" for has in (has_saved, has_mask))
