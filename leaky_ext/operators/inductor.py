@@ -86,9 +86,10 @@ def _kept_as_byte(condition: Tensor, grad: Tensor) -> Tensor:
 
     Inductor's CPU code writes and reads a bool mask element by element, but converts between uint8 and float in vectors
     (1M elements, forward + backward: 0.29 ms instead of 5.7 ms). The comparison is with 0, written as a sum of no
-    elements of grad: so it belongs to the backward graph, and the partitioner cannot save its result, a bool.
+    elements of grad: so it belongs to the backward graph, and the partitioner cannot save its result, a bool. No
+    torch.where: Inductor vectorizes the rest of a loop only if less than 12% of the operations in it are.
     """
-    kept = torch.where(condition, 1.0, 0.0).to(torch.uint8)
+    kept = condition.to(grad.dtype).to(torch.uint8)
     zero = grad.unsqueeze(0)[:0].sum()
     return kept.to(grad.dtype) > zero
 
