@@ -1,35 +1,15 @@
 #include "geometry.h"
 
 #include <ATen/ExpandUtils.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
 
 #include <numeric>
+#include <utility>
 
-#include "allocate.h"
+#include "checks.h"
 
 namespace leaky_ext {
 namespace {
-
-// Returns these strides if they are dense and do not overlap, else dense strides in the same order.
-Dims dense_strides(at::IntArrayRef sizes, at::IntArrayRef strides) {
-  Dims order;
-  for (size_t d = 0; d < sizes.size(); ++d) {
-    if (sizes[d] == 0) return Dims(strides.begin(), strides.end());
-    if (sizes[d] != 1) order.push_back(int64_t(d));
-  }
-  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return strides[a] < strides[b]; });
-  int64_t expected = 1;
-  for (const int64_t d : order) {
-    if (strides[d] != expected) {
-      const auto inferred = at::infer_dense_strides(sizes, strides);
-      return Dims(inferred.begin(), inferred.end());
-    }
-    expected *= sizes[d];
-  }
-  return Dims(strides.begin(), strides.end());
-}
 
 // Returns all dimensions; those that `order` leaves out come first.
 Dims all_dims(const Order& order) {
@@ -44,13 +24,22 @@ Dims all_dims(const Order& order) {
 }  // namespace
 
 Order::Order(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntArrayRef slopes)
-    : sizes(sizes.begin(), sizes.end()), strides(dense_strides(sizes, strides)) {
+    : sizes(sizes.begin(), sizes.end()), strides(strides.begin(), strides.end()) {
   for (size_t d = 0; d < sizes.size(); ++d) {
     if (sizes[d] != 1) dims.push_back(int64_t(d));
   }
-  const auto outer = [this](int64_t a, int64_t b) { return this->strides[a] > this->strides[b]; };
-  for (auto d = dims.begin(); d != dims.end(); ++d) {  // a stable sort that allocates nothing
-    std::rotate(std::upper_bound(dims.begin(), d, *d, outer), d, d + 1);
+  const auto sort = [this] {  // stable, and allocates nothing
+    const auto outer = [this](int64_t a, int64_t b) { return this->strides[a] > this->strides[b]; };
+    for (auto d = dims.begin(); d != dims.end(); ++d)
+      std::rotate(std::upper_bound(dims.begin(), d, *d, outer), d, d + 1);
+  };
+  sort();
+  int64_t expected = 1;
+  const auto is_dense = [&](int64_t d) { return std::exchange(expected, expected * sizes[d]) == strides[d]; };
+  if (c10::multiply_integers(sizes) != 0 && !std::all_of(dims.rbegin(), dims.rend(), is_dense)) {
+    const auto dense = at::infer_dense_strides(sizes, strides);  // in the same order
+    this->strides.assign(dense.begin(), dense.end());
+    sort();
   }
   if (slopes.empty()) return;
   const auto changes = [&](int64_t d) { return slopes[d] != 1; };
@@ -90,57 +79,58 @@ bool Order::view_of(at::IntArrayRef tensor_strides, StridedView* view) const {
   return true;
 }
 
-SlopeLayout::SlopeLayout(const at::Tensor& alpha, at::IntArrayRef sizes, const Order& order) : sizes_(sizes) {
-  if (alpha.numel() == 1) {
-    shape.inner = c10::multiply_integers(order.sizes);
-    slopes = alpha;
+KernelSlope::KernelSlope(const at::Tensor& x, const SlopeArg& slope, at::IntArrayRef sizes, const Order& order)
+    : tensor_(slope.alpha), sizes_(sizes), order_(order) {
+  shape.inner = x.numel();
+  if (!tensor_) {
+    alpha.value = slope.value.toDouble();
     return;
   }
-  int first = -1, last = -1;  // the dimensions along which the slope changes, as places in order.dims
-  for (int i = 0; i < int(order.dims.size()); ++i) {
-    if (sizes[order.dims[i]] == 1) continue;
-    if (first < 0) first = i;
-    last = i;
+  slopes_ = *tensor_;
+  alpha.dtype = dtype_of(slopes_, "alpha");
+  if (slopes_.is_cpu() && !x.is_cpu()) {  // a CPU scalar travels with the launch
+    alpha.value = slopes_.item().toDouble();
+    return;
   }
-  for (int i = 0; i < int(order.dims.size()); ++i) {
-    const int64_t d = order.dims[i];
-    if (i < first) {
-      shape.outer *= order.sizes[d];
-    } else if (i > last) {
-      shape.inner *= order.sizes[d];
+  if (slopes_.numel() != 1) {
+    const auto changes = [&](int64_t d) { return sizes[d] != 1; };
+    const auto first = std::find_if(order.dims.begin(), order.dims.end(), changes);
+    const auto last = std::find_if(order.dims.rbegin(), order.dims.rend(), changes).base();
+    const auto count = [&](auto begin, auto end) {
+      return std::accumulate(begin, end, int64_t(1), [&](int64_t n, int64_t d) { return n * order.sizes[d]; });
+    };
+    shape = {count(order.dims.begin(), first), count(first, last), count(last, order.dims.end())};
+    expanded_ = !std::all_of(first, last, changes);
+    permuted_ = !std::is_sorted(first, last);
+    if (expanded_) {
+      shape = {1, x.numel(), 1};
+      slopes_ = at::empty_strided(order.sizes, order.strides, slopes_.options());
+      slopes_.copy_(tensor_->reshape(sizes).expand(order.sizes));
+    } else if (permuted_) {
+      slopes_ = slopes_.reshape(sizes).permute(all_dims(order)).contiguous();
     } else {
-      shape.channels *= order.sizes[d];
-      expanded = expanded || sizes[d] == 1;
-      permuted = permuted || (i > first && d < order.dims[i - 1]);
+      slopes_ = slopes_.contiguous();
     }
   }
-  if (expanded) {
-    shape = {1, c10::multiply_integers(order.sizes), 1};
-    slopes = at::empty_strided(order.sizes, order.strides, alpha.options());
-    slopes.copy_(alpha.reshape(sizes).expand(order.sizes));
-  } else if (permuted) {
-    slopes = alpha.reshape(sizes).permute(all_dims(order)).contiguous();
-  } else {
-    slopes = alpha.contiguous();
-  }
+  alpha.data = slopes_.const_data_ptr();
 }
 
-at::Tensor SlopeLayout::new_grad(const at::Tensor& alpha, const Order& order, at::ScalarType opmath) const {
-  if (expanded) return at::empty_strided(order.sizes, order.strides, alpha.options().dtype(opmath));
-  if (permuted) return at::empty_like(slopes);
-  return new_tensor(alpha.options(), alpha.sizes());
+at::Tensor KernelSlope::new_grad(at::ScalarType opmath) const {
+  if (expanded_) return at::empty_strided(order_.sizes, order_.strides, tensor_->options().dtype(opmath));
+  return new_tensor(tensor_->options(), permuted_ ? slopes_.sizes() : tensor_->sizes());
 }
 
-at::Tensor SlopeLayout::restore(const at::Tensor& grad, const at::Tensor& alpha, const Order& order) const {
-  if (expanded) return at::sum_to(grad.to(at::kDouble), sizes_).to(alpha.scalar_type()).reshape(alpha.sizes());
-  if (!permuted) return grad;
-  const Dims dims = all_dims(order);
-  Dims inverse(dims.size());
-  for (size_t i = 0; i < dims.size(); ++i) inverse[dims[i]] = int64_t(i);
-  return grad.permute(inverse).contiguous().view(alpha.sizes());
+at::Tensor KernelSlope::restore(const at::Tensor& grad) const {
+  if (expanded_) return at::sum_to(grad.to(at::kDouble), sizes_).to(tensor_->scalar_type()).reshape(tensor_->sizes());
+  if (!permuted_) return grad;
+  const at::Tensor result = new_tensor(tensor_->options(), tensor_->sizes());
+  result.view(sizes_).permute(all_dims(order_)).copy_(grad);
+  return result;
 }
 
-Pieces::Pieces(const at::Tensor& alpha, at::IntArrayRef sizes, const Order& order) {
+Pieces::Pieces(const OptionalTensor& slope, at::IntArrayRef sizes, const Order& order) {
+  if (!slope) return;
+  const at::Tensor& alpha = *slope;
   constexpr int64_t kLargestCopy = 256 * 1024;  // bytes
   const int64_t bytes = alpha.numel() * int64_t(alpha.element_size());
   if (bytes <= kLargestCopy || alpha.dim() != int64_t(order.sizes.size()) || alpha.dim() > StridedView::kMaxDims ||

@@ -1,19 +1,36 @@
 // Converts tensors to kernel arguments: the order in which elements are counted, a Shape, a StridedView per operand.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <ATen/EmptyTensor.h>
+#include <ATen/TensorUtils.h>
 
 #include <algorithm>
 
-#include "kernels.h"
+#include "operators.h"
+
+#if defined(LEAKY_WITH_CUDA)
+#include <ATen/cuda/EmptyTensor.h>
+#endif
 
 namespace leaky_ext {
+
+// Allocates a tensor without the dispatcher, which costs more than the allocation.
+inline at::Tensor new_tensor(const at::TensorOptions& options, at::IntArrayRef sizes, at::IntArrayRef strides) {
+#if defined(LEAKY_WITH_CUDA)
+  if (options.device().is_cuda()) return at::Tensor(at::detail::empty_strided_cuda(sizes, strides, options));
+#endif
+  return at::Tensor(at::detail::empty_strided_cpu(sizes, strides, options));
+}
+
+inline at::Tensor new_tensor(const at::TensorOptions& options, at::IntArrayRef sizes) {
+  return new_tensor(options, sizes, at::detail::defaultStrides(sizes));
+}
 
 using Dims = c10::SmallVector<int64_t, 6>;
 
 // The order in which the elements of an output are counted: its dimensions, outermost first as they lie in memory.
-// Dimensions of size 1 are left out. `slopes` are alpha's sizes, none if there is one slope. The slope must change along
-// neighbouring dimensions, so those between them move outwards:
+// Dimensions of size 1 are left out. `slopes` are alpha's sizes, none if there is one slope. The slope must change
+// along neighbouring dimensions, so those between them move outwards:
 //
 //   x (N, C, H, W), channels_last; in memory     N H W C
 //   alpha (N, C, 1, 1) changes along             N     C
@@ -33,33 +50,36 @@ struct Order {
   bool view_of(at::IntArrayRef tensor_strides, StridedView* view) const;
 };
 
-// Maps elements to slopes. `sizes` are alpha's, with 1 for each dimension of x that alpha lacks. They are unused if
-// alpha has one element.
-struct SlopeLayout {
+// The slope as kernels receive it, and where they write its gradient. Owns the slopes that `alpha` points to.
+class KernelSlope {
+ public:
   Shape shape;
-  at::Tensor slopes;      // contiguous, in the order of the channels
-  bool expanded = false;  // one slope per element, laid out like the output, if Order cannot move dimensions
-  bool permuted = false;  // the channels are not counted in the slopes' order
+  Alpha alpha;
 
-  SlopeLayout(const at::Tensor& alpha, at::IntArrayRef sizes, const Order& order);
+  // `sizes` are alpha's, with 1 for each dimension of x that alpha lacks. They are unused if alpha has one element.
+  KernelSlope(const at::Tensor& x, const SlopeArg& slope, at::IntArrayRef sizes, const Order& order);
 
   // Allocates the memory that the kernels write d(alpha) to.
-  at::Tensor new_grad(const at::Tensor& alpha, const Order& order, at::ScalarType opmath) const;
+  at::Tensor new_grad(at::ScalarType opmath) const;
 
   // Returns the d(alpha) that the kernels wrote, in alpha's shape and dtype.
-  at::Tensor restore(const at::Tensor& grad, const at::Tensor& alpha, const Order& order) const;
+  at::Tensor restore(const at::Tensor& grad) const;
 
  private:
+  const OptionalTensor& tensor_;
   at::IntArrayRef sizes_;
+  const Order& order_;
+  at::Tensor slopes_;      // contiguous, in the order of the channels
+  bool expanded_ = false;  // one slope per element, laid out like the output, if Order cannot move dimensions
+  bool permuted_ = false;  // the channels are not counted in the slopes' order
 };
 
-// Splits a large slope along `dim` into pieces of `step` indices. SlopeLayout copies a slope that is not in the order of
-// the channels, and its gradient; pieces keep the copies small. A small slope is one piece.
+// Splits a large slope along `dim` into pieces of `step` indices. KernelSlope copies a slope that is not in the order
+// of the channels, and its gradient; pieces keep the copies small. A small slope is one piece.
 struct Pieces {
   int64_t dim = 0, size = 1, step = 1;
 
-  Pieces() = default;
-  Pieces(const at::Tensor& alpha, at::IntArrayRef sizes, const Order& order);
+  Pieces(const OptionalTensor& slope, at::IntArrayRef sizes, const Order& order);
 
   bool many() const { return step < size; }
   int64_t length(int64_t begin) const { return std::min(step, size - begin); }
