@@ -11,8 +11,8 @@
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include "checks.h"
-#include "formulas.h"
-#include "node.h"
+#include "composite.h"
+#include "saving_node.h"
 
 namespace leaky_ext::autograd {
 namespace {
@@ -77,7 +77,7 @@ struct ForwardNode : SavingNode<ForwardNode> {
     Pair both;
     const Saved kind = saved_of(from.kind);
     if (kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
-      Tensor x = formulas::rebuild_input(grad, from[kSaved], from[kMask], from.slope(), kind, stride);
+      Tensor x = composite::rebuild_input(grad, from[kSaved], from[kMask], from.slope(), kind, stride);
       // grad_x requires grad even if grad is a constant; its derivative with respect to x is 0.
       if (kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
       both = backward_from_input(grad, x, from.slope(), need);
@@ -100,9 +100,9 @@ struct BackwardNode : SavingNode<BackwardNode> {
     const Tensor &u = grads[0], &v = grads[1], &grad = *from[kGrad], &x = *from[kSaved];
     const SlopeArg slope = from.slope();
     if (from.needs(0) && u.defined()) add(result[0], times_slope_where_negative(u, x, slope));
-    if (from.needs(0) && v.defined()) add(result[0], formulas::slope_term(x, slope, x, v));
-    if (from.needs(1) && v.defined()) add(result[1], formulas::slope_term(x, slope, grad, v));
-    if (from.needs(2) && u.defined()) add(result[2], formulas::sum_of_products(x, slope, u, grad));
+    if (from.needs(0) && v.defined()) add(result[0], composite::slope_term(x, slope, x, v));
+    if (from.needs(1) && v.defined()) add(result[1], composite::slope_term(x, slope, grad, v));
+    if (from.needs(2) && u.defined()) add(result[2], composite::sum_of_products(x, slope, u, grad));
     return result;
   }
 };
@@ -117,7 +117,7 @@ Tensor forward_tangent(const Tensor& x, const SlopeArg& slope) {
   const OptionalTensor alpha = slope.alpha ? OptionalTensor(slope.alpha->_fw_primal(0)) : std::nullopt;
   const SlopeArg primal_slope{alpha, slope.value, slope.channel_dim};
   if (x_t.defined()) add(result, times_slope_where_negative(x_t, primal, primal_slope));
-  if (alpha_t.defined()) add(result, formulas::slope_term(primal, primal_slope, primal, alpha_t));
+  if (alpha_t.defined()) add(result, composite::slope_term(primal, primal_slope, primal, alpha_t));
   return result;
 }
 
@@ -203,9 +203,9 @@ Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor
   const SlopeArg slope{alpha, value, channel_dim};
   const bool needs_graph = compute_requires_grad(grad, saved, alpha);
   const bool has_tangent = isFwGradDefined(grad) || isFwGradDefined(saved) || isFwGradDefined(alpha);
-  if (has_tangent) return formulas::backward(grad, saved, mask, alpha, value, channel_dim, kind, stride, need);
+  if (has_tangent) return composite::backward(grad, saved, mask, alpha, value, channel_dim, kind, stride, need);
   if (saved_of(kind) != Saved::Input && needs_graph) {
-    return backward_from_input(grad, formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
+    return backward_from_input(grad, composite::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
                                need);
   }
   Pair result;

@@ -6,7 +6,7 @@
 #include <torch/library.h>
 
 #include "autograd.h"
-#include "node.h"
+#include "saving_node.h"
 
 namespace leaky_ext::autograd {
 namespace {

@@ -1,7 +1,7 @@
 // The checks of the operators' arguments. Every error names the wrong values, and is raised before anything is written.
 #pragma once
 
-#include "geometry.h"
+#include "layout.h"
 #include "operators.h"
 
 namespace leaky_ext {

@@ -7,8 +7,8 @@
 
 #include "autograd.h"
 #include "checks.h"
-#include "formulas.h"
-#include "tensors.h"
+#include "composite.h"
+#include "native.h"
 
 namespace leaky_ext {
 namespace {
@@ -47,25 +47,25 @@ void implement(torch::Library& m, Op op, Compute compute) {
 }
 
 // On devices that have kernels.
-void implement_by_kernels(torch::Library& m) {
+void implement_native(torch::Library& m) {
   for_each_forward([&](auto op) {
     implement(m, op, [](auto op, DispatchKeySet, auto& x, const SlopeArg& slope, int64_t formula) {
-      return outputs(op, tensors::forward(x, slope, formula, op.kMask, op.kInPlace));
+      return outputs(op, native::forward(x, slope, formula, op.kMask, op.kInPlace));
     });
   });
-  m.impl("backward", tensors::backward);
+  m.impl("backward", native::backward);
 }
 
 // On devices without kernels.
-void implement_by_formulas(torch::Library& m) {
+void implement_composite(torch::Library& m) {
   const auto forward = [](auto op, DispatchKeySet, auto& x, const SlopeArg& slope, int64_t formula) {
     check_arguments(x, slope);
-    return outputs(op, {formulas::forward(x, slope, formula_of(formula)),
-                        op.kMask ? formulas::pack(formulas::is_negative(x)) : Tensor()});
+    return outputs(op, {composite::forward(x, slope, formula_of(formula)),
+                        op.kMask ? composite::pack(composite::is_negative(x)) : Tensor()});
   };
   implement(m, Forward(), forward);
   implement(m, ForwardMask(), forward);
-  m.impl("backward", formulas::backward);
+  m.impl("backward", composite::backward);
 }
 
 // Computes in place by the operators out of place: on other devices, under functionalization, for negative-bit views.
@@ -113,18 +113,18 @@ TORCH_LIBRARY(leaky_ext, m) {
   m.def(Compiled::kSchema, {at::Tag::pt2_compliant_tag});
 }
 
-TORCH_LIBRARY_IMPL(leaky_ext, CPU, m) { implement_by_kernels(m); }
+TORCH_LIBRARY_IMPL(leaky_ext, CPU, m) { implement_native(m); }
 
 TORCH_LIBRARY_IMPL(leaky_ext, CUDA, m) {
 #if defined(LEAKY_WITH_CUDA)
-  implement_by_kernels(m);
+  implement_native(m);
 #else
   refuse<refuse_cuda>(m);
 #endif
 }
 
 TORCH_LIBRARY_IMPL(leaky_ext, CompositeExplicitAutograd, m) {
-  implement_by_formulas(m);
+  implement_composite(m);
   implement_in_place_by_copy(m);
 }
 

@@ -1,7 +1,7 @@
 // Backward on the CPU: grad_x and, in the same pass, d(alpha).
 #include <vector>
 
-#include "chunk.h"
+#include "loops.h"
 #include "parallel.h"
 #include "partition.h"
 #include "slopes.h"

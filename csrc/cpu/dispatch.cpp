@@ -3,7 +3,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "chunk.h"
+#include "loops.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>

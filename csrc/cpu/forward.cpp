@@ -1,5 +1,5 @@
 // Forward on the CPU. Each thread processes a range of elements, in chunks.
-#include "chunk.h"
+#include "loops.h"
 #include "parallel.h"
 #include "slopes.h"
 #include "strided.h"

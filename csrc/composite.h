@@ -3,7 +3,7 @@
 
 #include "operators.h"
 
-namespace leaky_ext::formulas {
+namespace leaky_ext::composite {
 
 at::Tensor is_negative(const at::Tensor& x);
 
@@ -31,4 +31,4 @@ Pair backward(const at::Tensor& grad, const OptionalTensor& saved, const Optiona
               const OptionalTensor& alpha, const at::Scalar& value, int64_t channel_dim, int64_t kind,
               at::OptionalSymIntArrayRef stride, Need need);
 
-}  // namespace leaky_ext::formulas
+}  // namespace leaky_ext::composite

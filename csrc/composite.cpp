@@ -1,4 +1,4 @@
-#include "formulas.h"
+#include "composite.h"
 
 #include <ATen/ATen.h>
 #include <ATen/OpMathType.h>
@@ -7,7 +7,7 @@
 
 #include "checks.h"
 
-namespace leaky_ext::formulas {
+namespace leaky_ext::composite {
 
 using at::Tensor;
 
@@ -112,4 +112,4 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   return {grad_x, grad_alpha};
 }
 
-}  // namespace leaky_ext::formulas
+}  // namespace leaky_ext::composite

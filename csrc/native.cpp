@@ -1,4 +1,4 @@
-#include "tensors.h"
+#include "native.h"
 
 #include <ATen/MemoryOverlap.h>
 #include <ATen/OpMathType.h>
@@ -6,7 +6,7 @@
 #include <ATen/ops/empty_strided.h>
 
 #include "checks.h"
-#include "geometry.h"
+#include "layout.h"
 
 #if defined(LEAKY_WITH_CUDA)
 #include <c10/cuda/CUDAException.h>
@@ -14,7 +14,7 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
-namespace leaky_ext::tensors {
+namespace leaky_ext::native {
 namespace {
 
 using at::IntArrayRef;
@@ -171,4 +171,4 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   return {grad_x, grad_alpha};
 }
 
-}  // namespace leaky_ext::tensors
+}  // namespace leaky_ext::native

@@ -1,4 +1,4 @@
-#include "geometry.h"
+#include "layout.h"
 
 #include <ATen/ExpandUtils.h>
 #include <ATen/ops/empty_strided.h>
