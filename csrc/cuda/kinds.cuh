@@ -26,7 +26,7 @@ struct StaticKind {
 template <typename What>
 struct RuntimeKind {
   What what;
-  bool mask, many_slopes;
+  bool many_slopes, mask;
 };
 
 // Calls body with the one of kValues that equals value, or with value itself, as a std::integral_constant.
@@ -48,7 +48,7 @@ constexpr bool has_slopes(Saved) { return true; }
 template <typename Operand, auto... kWhat, typename What, typename Mask, typename ManySlopes, typename Run>
 void with_kind(What what, Mask mask, ManySlopes many_slopes, Run run) {
   if constexpr (!kHasStaticKinds<Operand>) {
-    run(RuntimeKind<What>{what, mask, many_slopes});
+    run(RuntimeKind<What>{what, many_slopes, mask});
   } else {
     with_one_of<kWhat...>(what, [&](auto what) {
       with_one_of<false, true>(mask, [&](auto mask) {
