@@ -4,7 +4,7 @@ find_package(Torch REQUIRED)
 find_package(OpenMP REQUIRED)  # at::parallel_for is an OpenMP loop in the caller
 
 # The dialect that torch's headers need, as its targets say it; kernels are content with C++17.
-add_library(leaky_ext SHARED ${torch_sources} csrc/api.cpp $<TARGET_OBJECTS:leaky_ext_kernels>)
+add_library(leaky_ext SHARED ${torch_sources} csrc/leaky_ext.cpp $<TARGET_OBJECTS:leaky_ext_kernels>)
 add_library(leaky_ext::leaky_ext ALIAS leaky_ext)
 target_compile_features(leaky_ext PUBLIC cxx_std_20)
 target_link_libraries(leaky_ext PUBLIC ${TORCH_LIBRARIES} PRIVATE OpenMP::OpenMP_CXX)

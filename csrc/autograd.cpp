@@ -11,8 +11,8 @@
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include "checks.h"
-#include "formulas.h"
-#include "node.h"
+#include "composite.h"
+#include "saving_node.h"
 
 namespace leaky_ext::autograd {
 namespace {
@@ -20,15 +20,8 @@ namespace {
 using at::Scalar;
 using at::Tensor;
 using torch::autograd::collect_next_edges;
+using torch::autograd::compute_requires_grad;
 using torch::autograd::isFwGradDefined;
-
-bool requires_grad(const Tensor& t) { return t.requires_grad(); }
-bool requires_grad(const OptionalTensor& t) { return t && t->requires_grad(); }
-
-template <typename... Tensors>
-bool any_requires_grad(const Tensors&... tensors) {
-  return at::GradMode::is_enabled() && (requires_grad(tensors) || ...);
-}
 
 bool under_functorch() {
   return c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
@@ -84,12 +77,12 @@ struct ForwardNode : SavingNode<ForwardNode> {
     Pair both;
     const Saved kind = saved_of(from.kind);
     if (kind != Saved::Input && (at::GradMode::is_enabled() || under_functorch())) {
-      Tensor x = formulas::rebuild_input(grad, from.saved, from.mask, from.slope(), kind, stride);
+      Tensor x = composite::rebuild_input(grad, from[kSaved], from[kMask], from.slope(), kind, stride);
       // grad_x requires grad even if grad is a constant; its derivative with respect to x is 0.
       if (kind == Saved::Mask && at::GradMode::is_enabled() && !under_functorch()) x.requires_grad_();
       both = backward_from_input(grad, x, from.slope(), need);
     } else {
-      both = operators::Backward::call(grad, from.saved, from.mask, from.alpha, from.value, from.channel_dim,
+      both = operators::Backward::call(grad, from[kSaved], from[kMask], from[kAlpha], from.value, from.channel_dim,
                                        kind_number(from, need), stride, need);
     }
     result[0] = std::move(std::get<0>(both));
@@ -104,12 +97,12 @@ struct BackwardNode : SavingNode<BackwardNode> {
 
   static variable_list gradients(const variable_list& grads, const Unpacked& from) {
     variable_list result(from.needed.size());
-    const Tensor &u = grads[0], &v = grads[1], &grad = *from.grad, &x = *from.saved;
+    const Tensor &u = grads[0], &v = grads[1], &grad = *from[kGrad], &x = *from[kSaved];
     const SlopeArg slope = from.slope();
     if (from.needs(0) && u.defined()) add(result[0], times_slope_where_negative(u, x, slope));
-    if (from.needs(0) && v.defined()) add(result[0], formulas::slope_term(x, slope, x, v));
-    if (from.needs(1) && v.defined()) add(result[1], formulas::slope_term(x, slope, grad, v));
-    if (from.needs(2) && u.defined()) add(result[2], formulas::sum_of_products(x, slope, u, grad));
+    if (from.needs(0) && v.defined()) add(result[0], composite::slope_term(x, slope, x, v));
+    if (from.needs(1) && v.defined()) add(result[1], composite::slope_term(x, slope, grad, v));
+    if (from.needs(2) && u.defined()) add(result[2], composite::sum_of_products(x, slope, u, grad));
     return result;
   }
 };
@@ -124,16 +117,15 @@ Tensor forward_tangent(const Tensor& x, const SlopeArg& slope) {
   const OptionalTensor alpha = slope.alpha ? OptionalTensor(slope.alpha->_fw_primal(0)) : std::nullopt;
   const SlopeArg primal_slope{alpha, slope.value, slope.channel_dim};
   if (x_t.defined()) add(result, times_slope_where_negative(x_t, primal, primal_slope));
-  if (alpha_t.defined()) add(result, formulas::slope_term(primal, primal_slope, primal, alpha_t));
+  if (alpha_t.defined()) add(result, composite::slope_term(primal, primal_slope, primal, alpha_t));
   return result;
 }
 
 // Chooses what is saved for backward: the only place that does. `in_place` and save="output" (LeakyReLUSigned) save y.
-std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formula formula, bool in_place,
-                                  bool observed) {
-  const bool learned = any_requires_grad(slope.alpha);
-  if (!learned && !any_requires_grad(x)) return std::nullopt;
-  if (observed || !has_kernels(x) || isFwGradDefined(x) || isFwGradDefined(slope.alpha)) return Saved::Input;
+std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formula formula, bool in_place) {
+  const bool learned = compute_requires_grad(slope.alpha);
+  if (!learned && !compute_requires_grad(x)) return std::nullopt;
+  if (is_observed(x) || !has_kernels(x) || isFwGradDefined(x) || isFwGradDefined(slope.alpha)) return Saved::Input;
   if (!learned) return Saved::Mask;
   if (!in_place && formula != Formula::LeakyReLUSigned) return Saved::Input;
   TORCH_CHECK(formula != Formula::ReLU,
@@ -142,11 +134,7 @@ std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formul
   check_arguments(x, slope);
   if (positive_by_bounds(*slope.alpha, x.scalar_type())) return Saved::Output;
   if (!slope.alpha->is_cpu()) return Saved::OutputAndMask;  // reading the slopes would wait for the device
-  const SlopeSigns signs = signs_of(*slope.alpha, x.scalar_type());
-  TORCH_CHECK_VALUE(signs != SlopeSigns::Zero,
-                    "leaky_ext: x cannot be rebuilt from the output where alpha is 0: use save='input'; alpha is ",
-                    slope.alpha->detach());
-  return signs == SlopeSigns::Positive ? Saved::Output : Saved::OutputAndMask;
+  return all_positive(*slope.alpha, x.scalar_type()) ? Saved::Output : Saved::OutputAndMask;
 }
 
 }  // namespace
@@ -154,8 +142,7 @@ std::optional<Saved> choose_saved(const Tensor& x, const SlopeArg& slope, Formul
 Pair forward(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, int64_t number, bool want_mask,
              bool in_place) {
   Formula formula = formula_of(number);
-  const bool observed = is_observed(x);
-  const std::optional<Saved> kind = choose_saved(x, slope, formula, in_place, observed);
+  const std::optional<Saved> kind = choose_saved(x, slope, formula, in_place);
   const bool needs_graph = kind.has_value();
   if (in_place) {
     torch::autograd::check_inplace(x, needs_graph);
@@ -176,30 +163,23 @@ Pair forward(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, i
     node->formula = int64_t(formula);
     node->kind = int64_t(*kind);
     node->save_slope(slope);
-    if (kind == Saved::Input) node->saved = SavedVariable(x, false);
+    if (kind == Saved::Input) node->save(kSaved, x);
   }
 
-  Tensor y, mask;
+  Pair outputs;
+  auto& [y, mask] = outputs;
   {
     using namespace operators;
-    const int64_t f = int64_t(formula);
-    if (in_place) {
-      const at::AutoDispatchBelowAutograd guard;
-      const c10::DispatchKeySet below = keys & c10::after_autograd_keyset;
-      if (takes_mask) {
-        mask = ForwardMask_::redispatch(below, x, slope.alpha, slope.value, slope.channel_dim, f);
-        y = x;
-      } else {
-        y = Forward_::redispatch(below, x, slope.alpha, slope.value, slope.channel_dim, f);
-      }
+    const c10::impl::ExcludeDispatchKeyGuard guard(in_place ? c10::autograd_dispatch_keyset
+                                                            : c10::autograd_dispatch_keyset_with_ADInplaceOrView);
+    const auto call = [&](auto op) {
+      return op.redispatch(keys & (in_place ? c10::after_autograd_keyset : c10::after_ADInplaceOrView_keyset), x,
+                           slope.alpha, slope.value, slope.channel_dim, int64_t(formula));
+    };
+    if (takes_mask) {
+      outputs = in_place ? Pair(x, call(ForwardMask_())) : call(ForwardMask());
     } else {
-      const at::AutoDispatchBelowADInplaceOrView guard;
-      const c10::DispatchKeySet below = keys & c10::after_ADInplaceOrView_keyset;
-      if (takes_mask) {
-        std::tie(y, mask) = ForwardMask::redispatch(below, x, slope.alpha, slope.value, slope.channel_dim, f);
-      } else {
-        y = Forward::redispatch(below, x, slope.alpha, slope.value, slope.channel_dim, f);
-      }
+      y = in_place ? call(Forward_()) : call(Forward());
     }
   }
 
@@ -209,24 +189,23 @@ Pair forward(c10::DispatchKeySet keys, const Tensor& x, const SlopeArg& slope, i
     } else {
       torch::autograd::set_history(y, node);
     }
-    if (node->saves_output()) node->saved = SavedVariable(y, true, in_place && x.is_view());
-    if (*kind >= Saved::OutputAndMask) node->mask = SavedVariable(mask, false);
+    if (node->saves_output()) node->save(kSaved, y, true, in_place && x.is_view());
+    if (*kind >= Saved::OutputAndMask) node->save(kMask, mask);
     if (kind == Saved::Mask && !y.is_contiguous()) node->stride = y.strides().vec();
   }
   if (tangent.defined()) y._set_fw_grad(tangent, 0, false);
-  return {std::move(y), std::move(mask)};
+  return outputs;
 }
 
 Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
               const OptionalTensor& alpha, const Scalar& value, int64_t channel_dim, int64_t kind,
               at::OptionalSymIntArrayRef stride, Need need) {
-  check_kind(saved, mask, saved_of(kind));
   const SlopeArg slope{alpha, value, channel_dim};
-  const bool needs_graph = any_requires_grad(grad, saved, alpha);
+  const bool needs_graph = compute_requires_grad(grad, saved, alpha);
   const bool has_tangent = isFwGradDefined(grad) || isFwGradDefined(saved) || isFwGradDefined(alpha);
-  if (has_tangent) return formulas::backward(grad, saved, mask, slope, saved_of(kind), stride, need);
+  if (has_tangent) return composite::backward(grad, saved, mask, alpha, value, channel_dim, kind, stride, need);
   if (saved_of(kind) != Saved::Input && needs_graph) {
-    return backward_from_input(grad, formulas::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
+    return backward_from_input(grad, composite::rebuild_input(grad, saved, mask, slope, saved_of(kind), stride), slope,
                                need);
   }
   Pair result;
@@ -239,8 +218,8 @@ Pair backward(c10::DispatchKeySet keys, const Tensor& grad, const OptionalTensor
   if (needs_graph) {
     auto node = make_node<BackwardNode>();
     node->set_next_edges(alpha ? collect_next_edges(grad, *saved, *alpha) : collect_next_edges(grad, *saved));
-    node->grad = SavedVariable(grad, false);
-    node->saved = SavedVariable(*saved, false);
+    node->save(kGrad, grad);
+    node->save(kSaved, *saved);
     node->save_slope(slope);
     torch::autograd::set_history(variable_list{grad_x, grad_alpha}, node);
   }

@@ -9,10 +9,6 @@
 #include "kernels.h"
 #include "operators.h"
 
-#if !defined(LEAKY_CUDA_ARCHITECTURES)
-#define LEAKY_CUDA_ARCHITECTURES ""
-#endif
-
 namespace leaky_ext {
 namespace {
 
@@ -43,9 +39,9 @@ struct Bounds {
 
 // Runs an eager call without the argument parsing of pybind11 or torch.ops: 2 us less of 13 for forward and backward of
 // 100 elements. Returns NotImplemented for any other call; Python then handles it.
-PyObject* call(PyObject* x_object, PyObject* slope, std::optional<Bounds> bounds, int64_t channel_dim, int64_t formula,
-               bool in_place) {
-  if (!is_plain(x_object) || !is_eager()) Py_RETURN_NOTIMPLEMENTED;
+PyObject* call(PyObject* x_object, PyObject* slope, std::optional<Bounds> bounds, PyObject* channel_dim,
+               PyObject* formula, bool in_place) {
+  if (!is_plain(x_object) || !PyLong_CheckExact(channel_dim) || !is_eager()) Py_RETURN_NOTIMPLEMENTED;
   OptionalTensor alpha;
   double value = 0;
   if (PyFloat_CheckExact(slope)) {
@@ -55,13 +51,15 @@ PyObject* call(PyObject* x_object, PyObject* slope, std::optional<Bounds> bounds
   } else {
     Py_RETURN_NOTIMPLEMENTED;
   }
+  const int64_t channel = PyLong_AsLongLong(channel_dim), number = PyLong_AsLongLong(formula);
+  if (PyErr_Occurred()) return nullptr;
   const Tensor& x = THPVariable_Unpack(x_object);
   Tensor y;
   {
     const py::gil_scoped_release no_gil;
     if (bounds && alpha) alpha = operators::ClampSlope::call(*alpha, bounds->low, bounds->high);
-    y = in_place ? operators::Forward_::call(x, alpha, value, channel_dim, formula)
-                 : operators::Forward::call(x, alpha, value, channel_dim, formula);
+    y = in_place ? operators::Forward_::call(x, alpha, value, channel, number)
+                 : operators::Forward::call(x, alpha, value, channel, number);
   }
   return THPVariable_Wrap(std::move(y));
 }
@@ -69,10 +67,8 @@ PyObject* call(PyObject* x_object, PyObject* slope, std::optional<Bounds> bounds
 // activation(x, alpha, channel_dim, formula, in_place), positional.
 PyObject* activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  if (count != 5 || !PyLong_CheckExact(args[2])) Py_RETURN_NOTIMPLEMENTED;
-  const int64_t channel_dim = PyLong_AsLongLong(args[2]), formula = PyLong_AsLongLong(args[3]);
-  if (PyErr_Occurred()) return nullptr;
-  return call(args[0], args[1], std::nullopt, channel_dim, formula, args[4] == Py_True);
+  if (count != 5) Py_RETURN_NOTIMPLEMENTED;
+  return call(args[0], args[1], std::nullopt, args[2], args[3], args[4] == Py_True);
   END_HANDLE_TH_ERRORS
 }
 
@@ -91,10 +87,10 @@ std::optional<Bounds> bounds_of(const py::handle pair) {
   return Bounds{PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(tuple, 0)), PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(tuple, 1))};
 }
 
-// module_activation(x, module), positional: calls a module of modules.py. In Python, each attribute takes
-// 40 ns, because nn.Module has a __getattr__, and a parameter 600 ns. Returns NotImplemented
-// - for subclasses, which may override any attribute: `formulas` must be in the dict of the class itself;
-// - while torch.fx traces: the slope must become a node of the graph.
+// module_activation(x, module), positional: calls a module of modules.py. In Python, each attribute
+// takes 40 ns, because nn.Module has a __getattr__, and a parameter 600 ns. Returns NotImplemented for subclasses,
+// which may override any attribute: `formulas` must be in the dict of the class itself. Does the same while torch.fx
+// traces, because the slope must become a node of the graph.
 PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   static PyObject* const names[] = {
@@ -115,15 +111,10 @@ PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) 
   const py::object flag = item(vars, inplace), channel_dim = item(vars, dim), pair = item(vars, alpha_bounds);
   const py::object formula = item(numbers, flag.ptr() == Py_True ? input : item(vars, save).ptr());
   if (PyErr_Occurred()) PyErr_Clear();  // an attribute has a wrong type: Python raises the error
-  if (!slope || !formula || !pair || !channel_dim || !PyLong_CheckExact(channel_dim.ptr()) || !flag ||
-      !PyBool_Check(flag.ptr())) {
-    Py_RETURN_NOTIMPLEMENTED;
-  }
+  if (!slope || !formula || !pair || !channel_dim || !flag || !PyBool_Check(flag.ptr())) Py_RETURN_NOTIMPLEMENTED;
   const std::optional<Bounds> bounds = bounds_of(pair);
   if (!bounds && pair.ptr() != Py_None) Py_RETURN_NOTIMPLEMENTED;
-  const int64_t channel = PyLong_AsLongLong(channel_dim.ptr()), number = PyLong_AsLongLong(formula.ptr());
-  if (PyErr_Occurred()) return nullptr;
-  return call(args[0], slope.ptr(), bounds, channel, number, flag.ptr() == Py_True);
+  return call(args[0], slope.ptr(), bounds, channel_dim.ptr(), formula.ptr(), flag.ptr() == Py_True);
   END_HANDLE_TH_ERRORS
 }
 
@@ -144,9 +135,7 @@ py::dict build_info() {
 #endif
   info["cuda_architectures"] = LEAKY_CUDA_ARCHITECTURES;
   info["instruction_set"] = cpu::instruction_set();
-#if defined(__VERSION__)
   info["compiler"] = __VERSION__;
-#endif
   return info;
 }
 

@@ -1,23 +1,14 @@
 // clamp_slope: clamps a slope to its bounds. Its gradient moves a slope outside of them back in.
-#include <ATen/Dispatch.h>
+#include <ATen/ATen.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/clamp.h>
-#include <ATen/ops/gt.h>
-#include <ATen/ops/logical_or.h>
-#include <ATen/ops/lt.h>
-#include <ATen/ops/masked_fill.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/sign.h>
-#include <ATen/ops/sub.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/library.h>
 
 #include "autograd.h"
-#include "node.h"
+#include "saving_node.h"
 
-namespace leaky_ext {
-namespace autograd {
+namespace leaky_ext::autograd {
 namespace {
 
 using at::Tensor;
@@ -32,7 +23,7 @@ struct ClampNode : SavingNode<ClampNode> {
   static variable_list gradients(const variable_list& grads, const Unpacked& from) {
     const Tensor& grad = grads[0];
     if (!grad.defined()) return variable_list(1);
-    const Tensor side = at::sign(at::sub(from.alpha->detach(), from.saved->detach()));
+    const Tensor side = at::sign(at::sub(from[kAlpha]->detach(), from[kSaved]->detach()));
     return {at::masked_fill(grad, at::lt(at::mul(side, grad.detach()), 0), 0)};
   }
 };
@@ -43,14 +34,14 @@ Tensor clamp_slope(c10::DispatchKeySet keys, const Tensor& alpha, double low, do
     const at::AutoDispatchBelowADInplaceOrView guard;
     y = operators::ClampSlope::redispatch(keys & c10::after_ADInplaceOrView_keyset, alpha, low, high);
   }
-  if (at::GradMode::is_enabled() && alpha.requires_grad()) {
+  if (torch::autograd::compute_requires_grad(alpha)) {
     auto node = make_node<ClampNode>();
     node->set_next_edges(torch::autograd::collect_next_edges(alpha));
     node->kind = int64_t(Saved::Output);
     node->low = low;
-    node->alpha = SavedVariable(alpha, false);
+    node->save(kAlpha, alpha);
     torch::autograd::set_history(y, node);
-    node->saved = SavedVariable(y, true);
+    node->save(kSaved, y, true);
   }
   if (torch::autograd::isFwGradDefined(alpha)) {  // the derivative of the value: a tangent has no descent direction
     const Tensor primal = alpha._fw_primal(0);
@@ -65,21 +56,18 @@ Tensor clamp_slope(c10::DispatchKeySet keys, const Tensor& alpha, double low, do
 bool positive_by_bounds(const Tensor& alpha, at::ScalarType x_dtype) {
   const auto* node = dynamic_cast<const ClampNode*>(alpha.grad_fn().get());
   if (node == nullptr || alpha._version() != 0) return false;
-  bool positive = false;
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, alpha.scalar_type(), "positive_by_bounds", [&] {
+  return AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, alpha.scalar_type(), "positive_by_bounds", [&] {
     const auto low = static_cast<scalar_t>(node->low);
-    positive = x_dtype == at::kDouble ? double(low) > 0 : float(low) > 0;
+    return x_dtype == at::kDouble ? double(low) > 0 : float(low) > 0;
   });
-  return positive;
 }
 
-}  // namespace autograd
-}  // namespace leaky_ext
-
-TORCH_LIBRARY_FRAGMENT(leaky_ext, m) { m.def(leaky_ext::operators::ClampSlope::kSchema, {at::Tag::pt2_compliant_tag}); }
+TORCH_LIBRARY_FRAGMENT(leaky_ext, m) { m.def(operators::ClampSlope::kSchema, {at::Tag::pt2_compliant_tag}); }
 
 TORCH_LIBRARY_IMPL(leaky_ext, CompositeExplicitAutograd, m) {
-  m.impl("clamp_slope", [](const at::Tensor& alpha, double low, double high) { return at::clamp(alpha, low, high); });
+  m.impl("clamp_slope", [](const Tensor& alpha, double low, double high) { return at::clamp(alpha, low, high); });
 }
 
-TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) { m.impl("clamp_slope", leaky_ext::autograd::clamp_slope); }
+TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) { m.impl("clamp_slope", clamp_slope); }
+
+}  // namespace leaky_ext::autograd

@@ -1,6 +1,7 @@
 #include "checks.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/core/Formatting.h>
 
 #include <algorithm>
 
@@ -70,8 +71,6 @@ static void check_layout(const Tensor& tensor, const char* name) {
                               layout, ": pass ", name, ".to_dense()");
 }
 
-int64_t mask_bytes(int64_t numel) { return (numel + 7) / 8; }
-
 Formula formula_of(int64_t number) {
   TORCH_CHECK_VALUE(number >= 0 && number <= int64_t(Formula::ReLU), "leaky_ext: formula must be 0, 1 or 2, got ",
                     number);
@@ -121,21 +120,19 @@ Dims check_arguments(const Tensor& x, const SlopeArg& slope) {
   return slope_sizes(x.sizes(), *slope.alpha, slope.channel_dim);
 }
 
-SlopeSigns signs_of(const Tensor& alpha, at::ScalarType x_dtype) {
+bool all_positive(const Tensor& alpha, at::ScalarType x_dtype) {
   const Tensor slopes = alpha.contiguous();
-  SlopeSigns result = SlopeSigns::Positive;
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, slopes.scalar_type(), "signs_of", [&] {
+  return AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, slopes.scalar_type(), "all_positive", [&] {
     const auto* values = slopes.const_data_ptr<scalar_t>();
+    bool positive = true;
     for (int64_t i = 0; i < slopes.numel(); ++i) {
       const double value = x_dtype == at::kDouble ? double(values[i]) : double(float(values[i]));
-      if (value == 0) {
-        result = SlopeSigns::Zero;
-        return;
-      }
-      if (!(value > 0)) result = SlopeSigns::Mixed;
+      TORCH_CHECK_VALUE(value != 0, "leaky_ext: x cannot be rebuilt from the output where alpha is 0: use ",
+                        "save='input'. Slope ", i, " of ", slopes.numel(), " is 0");
+      positive = positive && value > 0;
     }
+    return positive;
   });
-  return result;
 }
 
 }  // namespace leaky_ext

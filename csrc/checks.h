@@ -1,7 +1,7 @@
 // The checks of the operators' arguments. Every error names the wrong values, and is raised before anything is written.
 #pragma once
 
-#include "geometry.h"
+#include "layout.h"
 #include "operators.h"
 
 namespace leaky_ext {
@@ -9,8 +9,7 @@ namespace leaky_ext {
 // Returns the dtype. Raises TypeError if the kernels have no such dtype; `name` is the argument's.
 DType dtype_of(const at::Tensor& tensor, const char* name);
 
-// Returns alpha's sizes, with 1 for each dimension of x that it lacks. Returns an empty list if alpha has one element.
-// Raises if its shape fits no rule.
+// Returns alpha's sizes, with 1 for each dimension of x that it lacks; {} for one element. Raises if they do not fit x.
 Dims slope_sizes(at::IntArrayRef x, const at::Tensor& alpha, int64_t channel_dim);
 
 // Raises RuntimeError if two elements of x may lie in the same memory, so that x cannot be changed in place.
@@ -19,7 +18,7 @@ void check_no_overlap(const at::Tensor& x);
 void check_device(const at::Tensor& x, const at::Tensor& other, const char* name);
 
 // Returns the bytes of a mask of `numel` bits.
-int64_t mask_bytes(int64_t numel);
+inline int64_t mask_bytes(int64_t numel) { return (numel + 7) / 8; }
 
 // Returns the dimension of x that slopes belong to, counted from the front. The sizes of x may be symbolic.
 template <typename Sizes>
@@ -46,9 +45,8 @@ Saved saved_of(int64_t number);
 // Checks x and the slope. Returns slope_sizes, or an empty list if the slope is a number.
 Dims check_arguments(const at::Tensor& x, const SlopeArg& slope);
 
-// Tells if x can be computed from y. Positive: every slope is > 0, so y has the sign of x. Zero: a slope is 0, so x is
-// lost. CPU tensors only.
-enum class SlopeSigns { Positive, Mixed, Zero };
-SlopeSigns signs_of(const at::Tensor& alpha, at::ScalarType x_dtype);
+// Returns true if every slope is positive, so that y has the sign of x. Raises ValueError if a slope is 0, because x
+// cannot be computed from y then. CPU tensors only.
+bool all_positive(const at::Tensor& alpha, at::ScalarType x_dtype);
 
 }  // namespace leaky_ext

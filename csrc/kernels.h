@@ -62,8 +62,7 @@ struct BackwardArgs {
   const uint8_t* mask = nullptr;
   Alpha alpha;
   void* grad_x = nullptr;  // null: not wanted
-  // Maps element i to its index in grad_x and the mask; a permutation of 0..numel-1. If the view is not dense, its
-  // innermost stride is 1.
+  // Maps element i to its index in grad_x and the mask: a permutation, whose innermost stride is 1 if it is not dense.
   StridedView output_view;
   void* grad_alpha = nullptr;  // `channels` elements; null: not wanted
   DType grad_alpha_dtype = DType::Float32;

@@ -1,4 +1,4 @@
-// The formulas for scalars and SIMD vectors. CUDA computes the sums of d(alpha), and x from y, in cuda/backward.cuh and
+// The formulas for scalars and SIMD vectors. CUDA computes d(alpha) in cuda/backward.cuh, and x from y in
 // cuda/slope.cuh.
 //
 //   negative(x) = not (x >= 0): +0.0 and -0.0 count as positive, NaN as negative.
@@ -8,10 +8,8 @@
 
 #if defined(__CUDACC__)
 #define LEAKY_HD __host__ __device__ __forceinline__
-#elif defined(__GNUC__)
-#define LEAKY_HD inline __attribute__((always_inline))
 #else
-#define LEAKY_HD inline
+#define LEAKY_HD inline __attribute__((always_inline))
 #endif
 
 namespace leaky_ext {
@@ -32,8 +30,8 @@ LEAKY_HD V leaky_relu(V x, V alpha) {
   return select(negative(x), alpha * x, x);
 }
 
-// Leaky ReLU if only y is saved for backward (alpha > 0): writes +0.0 for x = -0.0, so that the sign bit of y is set iff
-// x is negative, even if alpha * x underflows to -0.0.
+// Leaky ReLU if only y is saved for backward (alpha > 0): writes +0.0 for x = -0.0, so that the sign bit of y is set
+// iff x is negative, even if alpha * x underflows to -0.0.
 template <typename V>
 LEAKY_HD V leaky_relu_signed(V x, V alpha) {
   return select(negative(x), alpha * x, x + V(0));
@@ -50,7 +48,7 @@ LEAKY_HD V grad_x(M is_negative, V grad, V alpha) {
   return select(is_negative, alpha * grad, grad);
 }
 
-// Returns what one element adds to d(alpha). Only negative elements count, so an infinite positive x or gradient adds 0.
+// Returns the term of one element in d(alpha): 0 for positive elements, even if x or the gradient is infinite.
 template <typename M, typename V>
 LEAKY_HD V grad_alpha(M is_negative, V grad, V x) {
   return select(is_negative, grad * x, V(0));

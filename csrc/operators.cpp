@@ -7,99 +7,77 @@
 
 #include "autograd.h"
 #include "checks.h"
-#include "formulas.h"
-#include "tensors.h"
+#include "composite.h"
+#include "native.h"
 
 namespace leaky_ext {
 namespace {
 
 using at::Scalar;
 using at::Tensor;
+using c10::DispatchKeySet;
 using namespace operators;
 
-// forward, forward_mask, forward_ and forward_mask_ are templates below: kMask adds the mask, kInPlace writes to x.
-// Returns what the operator's schema says.
-template <bool kMask, bool kInPlace>
-auto outputs(Tensor y, Tensor mask) {
-  if constexpr (kMask && !kInPlace) {
-    return Pair(std::move(y), std::move(mask));
-  } else {
-    return kMask ? std::move(mask) : std::move(y);
-  }
-}
-
-// At the Autograd key.
-template <bool kMask, bool kInPlace>
-auto forward_with_grad(c10::DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value,
-                       int64_t dim, int64_t formula) {
-  auto [y, mask] = autograd::forward(keys, x, {alpha, value, dim}, formula, kMask, kInPlace);
-  return outputs<kMask, kInPlace>(std::move(y), std::move(mask));
+template <typename F>
+void for_each_forward(F f) {
+  f(Forward()), f(ForwardMask()), f(Forward_()), f(ForwardMask_());
 }
 
 template <typename F>
 void for_each_operator(F f) {
-  f(Forward(), &forward_with_grad<false, false>);
-  f(ForwardMask(), &forward_with_grad<true, false>);
-  f(Forward_(), &forward_with_grad<false, true>);
-  f(ForwardMask_(), &forward_with_grad<true, true>);
-  f(Backward(), &autograd::backward);
+  for_each_forward(f), f(Backward());
 }
 
-// On devices that have kernels.
-template <bool kMask, bool kInPlace>
-auto forward_by_kernels(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
-                        int64_t formula) {
-  auto [y, mask] = tensors::forward(x, {alpha, value, dim}, formula, kMask, kInPlace);
-  return outputs<kMask, kInPlace>(std::move(y), std::move(mask));
-}
-
-void implement_by_kernels(torch::Library& m) {
-  m.impl("forward", forward_by_kernels<false, false>);
-  m.impl("forward_", forward_by_kernels<false, true>);
-  m.impl("forward_mask", forward_by_kernels<true, false>);
-  m.impl("forward_mask_", forward_by_kernels<true, true>);
-  m.impl("backward",
-         [](const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const OptionalTensor& alpha,
-            const Scalar& value, int64_t dim, int64_t kind, at::OptionalIntArrayRef stride,
-            Need need) { return tensors::backward(grad, saved, mask, {alpha, value, dim}, kind, stride, need); });
-}
-
-// Computes in place by the operators out of place: on other devices, under functionalization, for negative-bit views.
-template <bool kMask>
-Tensor forward_in_place_by_copy(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
-                                int64_t formula) {
-  if constexpr (kMask) {
-    auto [y, mask] = ForwardMask::call(x, alpha, value, dim, formula);
-    x.copy_(y);
-    return mask;
+// Returns what the schema of a forward operator says.
+template <typename Op>
+auto outputs(Op, Pair y_and_mask) {
+  if constexpr (Op::kMask && !Op::kInPlace) {
+    return y_and_mask;
   } else {
-    return x.copy_(Forward::call(x, alpha, value, dim, formula));
+    return std::get<Op::kMask>(std::move(y_and_mask));
   }
 }
 
-void implement_in_place_by_copy(torch::Library& m) {
-  m.impl("forward_", forward_in_place_by_copy<false>);
-  m.impl("forward_mask_", forward_in_place_by_copy<true>);
+// Registers compute(op, keys, x, slope, formula) for a forward operator.
+template <typename Op, typename Compute>
+void implement(torch::Library& m, Op op, Compute compute) {
+  m.impl(op.name().c_str(),
+         [=](DispatchKeySet keys, const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
+             int64_t formula) { return compute(op, keys, x, SlopeArg{alpha, value, dim}, formula); });
+}
+
+// On devices that have kernels.
+void implement_native(torch::Library& m) {
+  for_each_forward([&](auto op) {
+    implement(m, op, [](auto op, DispatchKeySet, auto& x, const SlopeArg& slope, int64_t formula) {
+      return outputs(op, native::forward(x, slope, formula, op.kMask, op.kInPlace));
+    });
+  });
+  m.impl("backward", native::backward);
 }
 
 // On devices without kernels.
-template <bool kMask>
-auto forward_by_formulas(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim,
-                         int64_t formula) {
-  const SlopeArg slope{alpha, value, dim};
-  check_arguments(x, slope);
-  return outputs<kMask, false>(formulas::forward(x, slope, formula_of(formula)),
-                               kMask ? formulas::pack(formulas::is_negative(x)) : Tensor());
+void implement_composite(torch::Library& m) {
+  const auto forward = [](auto op, DispatchKeySet, auto& x, const SlopeArg& slope, int64_t formula) {
+    check_arguments(x, slope);
+    return outputs(op, {composite::forward(x, slope, formula_of(formula)),
+                        op.kMask ? composite::pack(composite::is_negative(x)) : Tensor()});
+  };
+  implement(m, Forward(), forward);
+  implement(m, ForwardMask(), forward);
+  m.impl("backward", composite::backward);
 }
 
-void implement_by_formulas(torch::Library& m) {
-  m.impl("forward", forward_by_formulas<false>);
-  m.impl("forward_mask", forward_by_formulas<true>);
-  m.impl("backward",
-         [](const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const OptionalTensor& alpha,
-            const Scalar& value, int64_t dim, int64_t kind, at::OptionalSymIntArrayRef stride, Need need) -> Pair {
-           return formulas::backward(grad, saved, mask, {alpha, value, dim}, saved_of(kind), stride, need);
-         });
+// Computes in place by the operators out of place: on other devices, under functionalization, for negative-bit views.
+void implement_in_place_by_copy(torch::Library& m) {
+  implement(m, Forward_(), [](auto, DispatchKeySet, auto& x, const SlopeArg& slope, int64_t formula) -> Tensor {
+    return x.copy_(Forward::call(x, slope.alpha, slope.value, slope.channel_dim, formula));
+  });
+  implement(m, ForwardMask_(), [](auto, DispatchKeySet, auto& x, const SlopeArg& slope, int64_t formula) {
+    auto [y, mask] = ForwardMask::call(x, slope.alpha, slope.value, slope.channel_dim, formula);
+    x.copy_(y);
+    return mask;
+  });
 }
 
 Tensor compiled(const Tensor& x, const OptionalTensor& alpha, const Scalar& value, int64_t dim, int64_t formula,
@@ -107,80 +85,82 @@ Tensor compiled(const Tensor& x, const OptionalTensor& alpha, const Scalar& valu
   return Forward::call(x, alpha, value, dim, formula);
 }
 
-void refuse_nested(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
+void refuse_nested(const c10::OperatorHandle& op, DispatchKeySet, torch::jit::Stack*) {
   TORCH_CHECK_NOT_IMPLEMENTED(false, op.schema().operator_name(),
                               ": operators take no nested tensors; leaky_ext's Python functions take those with "
                               "layout=torch.jagged");
 }
 
 #if !defined(LEAKY_WITH_CUDA)
-void refuse_cuda(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack*) {
-  TORCH_CHECK(false, op.schema().operator_name(),
-              ": leaky_ext was built without CUDA; leaky_ext.show_config() says why. To build its CUDA kernels, run "
-              "FORCE_CUDA=1 pip install --force-reinstall --no-deps --no-cache-dir and where leaky_ext came from "
-              "(in a clone, a dot)");
+void refuse_cuda(const c10::OperatorHandle& op, DispatchKeySet, torch::jit::Stack*) {
+  TORCH_CHECK(
+      false, op.schema().operator_name(),
+      ": leaky_ext was built without CUDA; leaky_ext.show_config() says why. To build its CUDA kernels, run "
+      "FORCE_CUDA=1 pip install --force-reinstall --no-deps --no-cache-dir SOURCE, where SOURCE is the folder or "
+      "URL of leaky_ext");
 }
 #endif
 
-}  // namespace
-}  // namespace leaky_ext
-
-TORCH_LIBRARY(leaky_ext, m) {
-  leaky_ext::for_each_operator([&](auto op, auto) { m.def(op.kSchema, {at::Tag::pt2_compliant_tag}); });
-  m.def(leaky_ext::operators::Compiled::kSchema, {at::Tag::pt2_compliant_tag});
+// Registers a function that raises, for every operator.
+template <auto kRefuse>
+void refuse(torch::Library& m) {
+  for_each_operator([&](auto op) { m.impl(op.name().c_str(), torch::CppFunction::makeFromBoxedFunction<kRefuse>()); });
 }
 
-TORCH_LIBRARY_IMPL(leaky_ext, CPU, m) { leaky_ext::implement_by_kernels(m); }
+}  // namespace
+
+TORCH_LIBRARY(leaky_ext, m) {
+  for_each_operator([&](auto op) { m.def(op.kSchema, {at::Tag::pt2_compliant_tag}); });
+  m.def(Compiled::kSchema, {at::Tag::pt2_compliant_tag});
+}
+
+TORCH_LIBRARY_IMPL(leaky_ext, CPU, m) { implement_native(m); }
 
 TORCH_LIBRARY_IMPL(leaky_ext, CUDA, m) {
 #if defined(LEAKY_WITH_CUDA)
-  leaky_ext::implement_by_kernels(m);
+  implement_native(m);
 #else
-  leaky_ext::for_each_operator([&](auto op, auto) {
-    m.impl(op.name().c_str(), torch::CppFunction::makeFromBoxedFunction<&leaky_ext::refuse_cuda>());
-  });
+  refuse<refuse_cuda>(m);
 #endif
 }
 
 TORCH_LIBRARY_IMPL(leaky_ext, CompositeExplicitAutograd, m) {
-  leaky_ext::implement_by_formulas(m);
-  leaky_ext::implement_in_place_by_copy(m);
+  implement_composite(m);
+  implement_in_place_by_copy(m);
 }
 
-TORCH_LIBRARY_IMPL(leaky_ext, CompositeImplicitAutograd, m) { m.impl("compiled", &leaky_ext::compiled); }
+TORCH_LIBRARY_IMPL(leaky_ext, CompositeImplicitAutograd, m) { m.impl("compiled", compiled); }
 
-TORCH_LIBRARY_IMPL(leaky_ext, FuncTorchBatched, m) { m.impl("compiled", &leaky_ext::compiled); }
+TORCH_LIBRARY_IMPL(leaky_ext, FuncTorchBatched, m) { m.impl("compiled", compiled); }
 
-TORCH_LIBRARY_IMPL(leaky_ext, Functionalize, m) { leaky_ext::implement_in_place_by_copy(m); }
+TORCH_LIBRARY_IMPL(leaky_ext, Functionalize, m) { implement_in_place_by_copy(m); }
 
-TORCH_LIBRARY_IMPL(leaky_ext, Negative, m) { leaky_ext::implement_in_place_by_copy(m); }
+TORCH_LIBRARY_IMPL(leaky_ext, Negative, m) { implement_in_place_by_copy(m); }
 
 TORCH_LIBRARY_IMPL(leaky_ext, Autograd, m) {
-  leaky_ext::for_each_operator([&](auto op, auto kernel) { m.impl(op.name().c_str(), kernel); });
+  for_each_forward([&](auto op) {
+    implement(m, op, [](auto op, DispatchKeySet keys, auto& x, const SlopeArg& slope, int64_t formula) {
+      return outputs(op, autograd::forward(keys, x, slope, formula, op.kMask, op.kInPlace));
+    });
+  });
+  m.impl("backward", autograd::backward);
 }
 
-#define LEAKY_REFUSE_NESTED(key)                                                                         \
-  TORCH_LIBRARY_IMPL(leaky_ext, key, m) {                                                                \
-    leaky_ext::for_each_operator([&](auto op, auto) {                                                    \
-      m.impl(op.name().c_str(), torch::CppFunction::makeFromBoxedFunction<&leaky_ext::refuse_nested>()); \
-    });                                                                                                  \
-  }
-LEAKY_REFUSE_NESTED(AutogradNestedTensor)
-LEAKY_REFUSE_NESTED(NestedTensorCPU)
-LEAKY_REFUSE_NESTED(NestedTensorCUDA)
+TORCH_LIBRARY_IMPL(leaky_ext, AutogradNestedTensor, m) { refuse<refuse_nested>(m); }
+TORCH_LIBRARY_IMPL(leaky_ext, NestedTensorCPU, m) { refuse<refuse_nested>(m); }
+TORCH_LIBRARY_IMPL(leaky_ext, NestedTensorCUDA, m) { refuse<refuse_nested>(m); }
 
 // In-place operators increment the version of what they write to, as ATen's do.
 TORCH_LIBRARY_IMPL(leaky_ext, ADInplaceOrView, m) {
-  using namespace leaky_ext;
-  const auto counted = [](auto op) {
-    return [op](c10::DispatchKeySet keys, const at::Tensor& x, const OptionalTensor& alpha, const at::Scalar& value,
-                int64_t dim, int64_t formula) {
-      const at::AutoDispatchBelowADInplaceOrView guard;
-      auto result = op.redispatch(keys & c10::after_ADInplaceOrView_keyset, x, alpha, value, dim, formula);
-      torch::autograd::impl::bump_version(x);
-      return result;
-    };
+  const auto counted = [](auto op, DispatchKeySet keys, auto& x, const SlopeArg& slope, int64_t formula) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    auto result = op.redispatch(keys & c10::after_ADInplaceOrView_keyset, x, slope.alpha, slope.value,
+                                slope.channel_dim, formula);
+    torch::autograd::impl::bump_version(x);
+    return result;
   };
-  m.impl("forward_", counted(operators::Forward_()));
-  m.impl("forward_mask_", counted(operators::ForwardMask_()));
+  implement(m, Forward_(), counted);
+  implement(m, ForwardMask_(), counted);
 }
+
+}  // namespace leaky_ext

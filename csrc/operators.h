@@ -1,5 +1,4 @@
-// The operators, declared once: schema and C++ signature. torch.ops.leaky_ext.* and the calls below both come from
-// here.
+// The operators: schema and C++ signature, for torch.ops.leaky_ext.* and for the calls below.
 //
 //   alpha, value   the slope: a tensor, or else a number
 //   channel_dim    the dimension of x that a 1-D alpha with several elements applies to
@@ -61,28 +60,30 @@ struct Operator<Self, R(Args...)> {
 using at::Scalar;
 using at::Tensor;
 
-struct Forward : Operator<Forward, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
+// The operators that compute y: with the mask or without it, in place or not.
+template <typename Self, typename R, bool mask, bool in_place>
+struct ForwardOperator : Operator<Self, R(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
+  static constexpr bool kMask = mask, kInPlace = in_place;
+};
+
+struct Forward : ForwardOperator<Forward, Tensor, false, false> {
   static constexpr const char* kSchema =
       "forward(Tensor x, Tensor? alpha, Scalar value, int channel_dim, int formula) -> Tensor";
 };
 
-struct ForwardMask
-    : Operator<ForwardMask, Pair(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
+struct ForwardMask : ForwardOperator<ForwardMask, Pair, true, false> {
   static constexpr const char* kSchema =
-      "forward_mask(Tensor x, Tensor? alpha, Scalar value, int channel_dim, int formula) "
-      "-> (Tensor y, Tensor mask)";
+      "forward_mask(Tensor x, Tensor? alpha, Scalar value, int channel_dim, int formula) -> (Tensor y, Tensor mask)";
 };
 
-struct Forward_ : Operator<Forward_, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
+struct Forward_ : ForwardOperator<Forward_, Tensor, false, true> {
   static constexpr const char* kSchema =
       "forward_(Tensor(a!) x, Tensor? alpha, Scalar value, int channel_dim, int formula) -> Tensor(a!)";
 };
 
-struct ForwardMask_
-    : Operator<ForwardMask_, Tensor(const Tensor&, const OptionalTensor&, const Scalar&, int64_t, int64_t)> {
+struct ForwardMask_ : ForwardOperator<ForwardMask_, Tensor, true, true> {
   static constexpr const char* kSchema =
-      "forward_mask_(Tensor(a!) x, Tensor? alpha, Scalar value, int channel_dim, int formula) "
-      "-> Tensor mask";
+      "forward_mask_(Tensor(a!) x, Tensor? alpha, Scalar value, int channel_dim, int formula) -> Tensor mask";
 };
 
 // Calls forward. Dynamo's graphs contain this operator; tracers below Dynamo see only forward.

@@ -47,7 +47,7 @@ NCU_SECTIONS = [
     *("SpeedOfLight", "Occupancy", "LaunchStats", "InstructionStats"),
     *("SchedulerStats", "WarpStateStats", "MemoryWorkloadAnalysis", "MemoryWorkloadAnalysis_Tables"),
 ]
-KERNELS = "regex:^(forward|backward)_(flat|rows|columns)_kernel$"
+KERNELS = "regex:^(elementwise|backward)_(flat|rows|columns)_kernel$"
 
 
 @dataclass

@@ -1,10 +1,9 @@
-// Selects, once, the loops of the best instruction set that the machine supports.
+// Selects the loops of the widest instruction set that the machine supports, once per process.
 #include <cstdlib>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 
-#include "chunk.h"
+#include "loops.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -15,13 +14,13 @@ namespace {
 
 struct InstructionSet {
   const char* name;
-  bool available;
   const Loops& (*loops)(DType);
+  bool available = true;
 };
 
 #if defined(__x86_64__)
-// Returns true if the machine supports all that loops_avx2.cpp is compiled for. A hypervisor may mask only F16C or BMI2.
-// F16C is read from cpuid: older compilers do not know its name.
+// Returns true if the machine supports every target of loops_avx2.cpp. A hypervisor may mask F16C or BMI2 alone. F16C
+// is read from cpuid, because older compilers do not know its name.
 bool has_avx2() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
@@ -35,24 +34,27 @@ bool has_avx512() {
 }
 #endif
 
-const InstructionSet& chosen() {
-  static const InstructionSet& set = []() -> const InstructionSet& {
-    static const InstructionSet sets[] = {
+InstructionSet choose() {
+  const InstructionSet sets[] = {
 #if defined(__x86_64__)
-        {"avx512", has_avx512(), avx512::loops},
-        {"avx2", has_avx2(), avx2::loops},
+      {"avx512", avx512::loops, has_avx512()},
+      {"avx2", avx2::loops, has_avx2()},
 #endif
-        {"baseline", true, baseline::loops},
-    };
-    const char* wanted = std::getenv("LEAKY_EXT_CPU");
-    for (const InstructionSet& set : sets) {
-      if (wanted && *wanted ? std::strcmp(wanted, set.name) == 0 : set.available) {
-        if (!set.available) throw std::runtime_error(std::string("LEAKY_EXT_CPU: this machine has no ") + wanted);
-        return set;
-      }
+      {"baseline", baseline::loops},
+  };
+  const char* variable = std::getenv("LEAKY_EXT_CPU");
+  const std::string wanted = variable ? variable : "";
+  for (const InstructionSet& set : sets) {
+    if (wanted.empty() ? set.available : wanted == set.name) {
+      if (!set.available) throw std::runtime_error("LEAKY_EXT_CPU: this machine has no " + wanted);
+      return set;
     }
-    throw std::runtime_error(std::string("LEAKY_EXT_CPU is '") + wanted + "', not baseline, avx2 or avx512");
-  }();
+  }
+  throw std::runtime_error("LEAKY_EXT_CPU is '" + wanted + "', not baseline, avx2 or avx512");
+}
+
+const InstructionSet& chosen() {
+  static const InstructionSet set = choose();
   return set;
 }
 

@@ -1,5 +1,5 @@
-// Forward on the CPU: the elements are cut into chunks, and threads take ranges of them.
-#include "chunk.h"
+// Forward on the CPU. Each thread processes a range of elements, in chunks.
+#include "loops.h"
 #include "parallel.h"
 #include "slopes.h"
 #include "strided.h"
@@ -8,30 +8,24 @@
 namespace leaky_ext::cpu {
 namespace {
 
-template <typename S, typename Bits>  // the type of the arithmetic, and of an element's bits
+template <typename T>
 void forward_as(const ForwardArgs& args, ParallelFor parallel_for) {
-  const Shape one;
-  const bool relu = args.formula == Formula::ReLU;
-  const Slopes<S> slopes(args.alpha, relu ? one : args.shape);
+  const Alpha none;  // ReLU does not read alpha
+  const Slopes<Arithmetic<T>> slopes(args.formula == Formula::ReLU ? none : args.alpha, args.shape);
   const bool uniform = slopes.uniform(), dense = args.x_view.dense() && args.y_view.dense();
   const ForwardLoop loop = loops(args.dtype).forward[int(args.formula)][uniform ? kUniform : kPerElement];
-  const double alpha = uniform && !relu ? slopes.of_channel(0) : 0;
+  const double alpha = uniform ? slopes.of_channel(0) : 0;
 
   // Processes elements begin to begin + n.
   const auto run = [&](int64_t begin, int64_t n) {
-    alignas(64) Bits x_buffer[kChunk], y_buffer[kChunk];
-    S slopes_buffer[kChunk];
-    const Bits* x = static_cast<const Bits*>(args.x);
-    Bits* y = static_cast<Bits*>(args.y);
-    ForwardChunk chunk{x + begin, y + begin, n, alpha, nullptr, args.mask ? args.mask + begin / 8 : nullptr};
-    if (!args.x_view.dense()) {
-      gather(x, args.x_view, begin, n, x_buffer);
-      chunk.x = x_buffer;
-    }
-    if (!args.y_view.dense()) chunk.y = y_buffer;
-    if (!uniform) chunk.alphas = slopes.of_elements(begin, n, slopes_buffer);
-    loop(chunk);
-    if (!args.y_view.dense()) scatter(y_buffer, args.y_view, begin, n, y);
+    alignas(64) T x_buffer[kChunk], y_buffer[kChunk];
+    Arithmetic<T> slopes_buffer[kChunk];
+    const T* x = gather(args.x, args.x_view, begin, n, x_buffer);
+    T* y = static_cast<T*>(args.y);
+    const bool moved = !args.y_view.dense();
+    loop({x, moved ? y_buffer : y + begin, n, alpha, uniform ? nullptr : slopes.of_elements(begin, n, slopes_buffer),
+          args.mask ? args.mask + begin / 8 : nullptr});
+    if (moved) scatter(y_buffer, args.y_view, begin, n, y);
   };
   run_elements(parallel_for, args.shape.numel(), [&](int64_t begin, int64_t end) {
     const int64_t step = uniform && dense ? end - begin : kChunk;
@@ -42,15 +36,7 @@ void forward_as(const ForwardArgs& args, ParallelFor parallel_for) {
 }  // namespace
 
 void forward(const ForwardArgs& args, ParallelFor parallel_for) {
-  switch (args.dtype) {
-    case DType::Float64:
-      return forward_as<double, uint64_t>(args, parallel_for);
-    case DType::Float32:
-      return forward_as<float, uint32_t>(args, parallel_for);
-    case DType::Float16:
-    case DType::BFloat16:
-      return forward_as<float, uint16_t>(args, parallel_for);
-  }
+  with_type(args.dtype, [&](auto zero) { forward_as<decltype(zero)>(args, parallel_for); });
 }
 
 }  // namespace leaky_ext::cpu

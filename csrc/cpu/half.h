@@ -24,11 +24,10 @@ LEAKY_HD To bit_cast(From from) {
   return to;
 }
 
-LEAKY_HD float to_float(float value) { return value; }
-
-LEAKY_HD float to_float(BFloat16 value) { return bit_cast<float>(uint32_t(value.bits) << 16); }
-
-LEAKY_HD float to_float(Half value) {
+LEAKY_HD double widen(double value) { return value; }
+LEAKY_HD float widen(float value) { return value; }
+LEAKY_HD float widen(BFloat16 value) { return bit_cast<float>(uint32_t(value.bits) << 16); }
+LEAKY_HD float widen(Half value) {
   const uint32_t sign = uint32_t(value.bits & 0x8000) << 16;
   const uint32_t magnitude = value.bits & 0x7fff;
   if (magnitude >= 0x7c00) return bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ff) << 13);

@@ -1,13 +1,4 @@
-// The loops for every machine that the compiler's default target covers.
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-
-#include "chunk.h"
-#include "half.h"
-
+// The loops for the default target of the compiler, which every machine supports.
+#define LEAKY_INSTRUCTION_SET baseline
 #define LEAKY_VECTOR_BYTES 16
-
-namespace leaky_ext::cpu::baseline {
 #include "loops.inc"
-}  // namespace leaky_ext::cpu::baseline

@@ -1,4 +1,4 @@
-// Runs a callable over tasks, or over elements in parts, on the caller's threads.
+// Runs a function over tasks, or over elements in parts, on the threads of a ParallelFor.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace leaky_ext::cpu {
 
-// Calls f(begin, end) for ranges of at least `grain` tasks; without a ParallelFor if one range is enough.
+// Calls f(begin, end) for ranges of at least `grain` tasks. One range needs no ParallelFor.
 template <typename F>
 void run_tasks(ParallelFor parallel_for, int64_t tasks, int64_t grain, const F& f) {
   if (tasks <= grain || !parallel_for) {

@@ -1,5 +1,5 @@
-// Cuts a backward pass that sums d(alpha) into tasks. The split depends only on sizes. Each partial sum is over the same
-// elements, and they are added in the same order, so the bits do not depend on the number of threads.
+// Splits a backward pass that sums d(alpha) into tasks. The split depends only on sizes. Partial sums are over the same
+// elements, and are added in the same order, so the bits do not depend on the number of threads.
 //
 //              channel 0   | channel 1   | channel 2      one row: channels * inner elements, as they lie in memory
 //     row 0  [ slot | slot | slot | slot | slot | slot ]
@@ -38,7 +38,7 @@ struct Partition {
     const int64_t n = s.numel(), row = s.channels * s.inner;
     if (n == 0) return;
     const int64_t part = n <= kGrain ? kGrain : kSumPart;
-    // A channel is cut if it is long, but never into more partials than may be held.
+    // A long channel is split, but into no more partial sums than kMaxPartials allows.
     const int64_t most = std::max<int64_t>(1, kMaxPartials / 2 / s.channels);
     slots_per_channel = std::clamp<int64_t>(s.inner / part, 1, most);
     slot = round_up(divide_up(s.inner, slots_per_channel), slots_per_channel > 1 ? kChunk : 1);
@@ -48,14 +48,14 @@ struct Partition {
     tasks_down = std::min({s.outer, std::max<int64_t>(1, kMaxPartials / slots), divide_up(n, part)});
     rows_per_task = divide_up(s.outer, tasks_down);
     tasks_down = divide_up(s.outer, rows_per_task);
-    // Whole rows if they are short; else as many slots as make a task, in pieces worth reading.
+    // Whole rows if they are short, otherwise the slots that make a task, at least kChunk elements.
     slots_per_task = row <= kChunk ? slots : divide_up(std::max(part / rows_per_task, kChunk), slot);
     slots_per_task = std::min(slots_per_task, slots);
     tasks_across = divide_up(slots, slots_per_task);
   }
 
   int64_t tasks() const { return tasks_down * tasks_across; }
-  // Returns the fewest tasks worth a thread.
+  // Returns the smallest number of tasks for which a thread pays.
   int64_t grain() const { return std::max<int64_t>(1, tasks() * kGrain / std::max<int64_t>(1, shape.numel())); }
   int64_t partials() const { return tasks_down * slots; }
   // Returns true if the sums of each task are final.

@@ -10,27 +10,25 @@
 
 namespace leaky_ext::cpu {
 
-// Calls visit with a typed null pointer of the element type.
+// Calls visit with a value of the element type.
 template <typename Visit>
 auto with_type(DType dtype, Visit visit) {
   switch (dtype) {
     case DType::Float64:
-      return visit(static_cast<double*>(nullptr));
+      return visit(double());
     case DType::Float32:
-      return visit(static_cast<float*>(nullptr));
+      return visit(float());
     case DType::Float16:
-      return visit(static_cast<Half*>(nullptr));
+      return visit(Half());
     case DType::BFloat16:
-      return visit(static_cast<BFloat16*>(nullptr));
+      return visit(BFloat16());
   }
   __builtin_unreachable();
 }
 
-inline double to_double(double value) { return value; }
+// The type that elements of type T are computed in.
 template <typename T>
-double to_double(T value) {
-  return double(to_float(value));
-}
+using Arithmetic = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 template <typename S>  // float or double
 class Slopes {
@@ -43,15 +41,17 @@ class Slopes {
     for (size_t i = size_t(row()); i < table_.size(); ++i) table_[i] = table_[i - size_t(row())];
   }
 
-  bool uniform() const { return shape_.channels == 1; }
+  bool uniform() const { return shape_.channels == 1 || !alpha_.data; }
   int64_t row() const { return shape_.channels * shape_.inner; }
 
   double of_channel(int64_t channel) const {
     if (!alpha_.data) return alpha_.value;
-    return with_type(alpha_.dtype, [&](auto* type) { return to_double(as(type)[channel]); });
+    return with_type(alpha_.dtype, [&](auto zero) {
+      return double(widen(static_cast<const decltype(zero)*>(alpha_.data)[channel]));
+    });
   }
 
-  // Returns the slopes of elements begin to begin + n, n <= kChunk; `buffer` may be used to hold them.
+  // Returns the slopes of elements begin to begin + n, n <= kChunk. May write them to `buffer`.
   const S* of_elements(int64_t begin, int64_t n, S* buffer) const {
     if (!table_.empty()) return table_.data() + begin % row();
     fill(begin, n, buffer);
@@ -59,23 +59,14 @@ class Slopes {
   }
 
  private:
-  template <typename T>
-  const T* as(T*) const {
-    return static_cast<const T*>(alpha_.data);
-  }
-
   void fill(int64_t begin, int64_t n, S* to) const {
-    if (!alpha_.data) {
-      std::fill_n(to, n, S(alpha_.value));
-      return;
-    }
-    with_type(alpha_.dtype, [&](auto* type) {
-      const auto* slopes = as(type);
+    with_type(alpha_.dtype, [&](auto zero) {
+      const auto* slopes = static_cast<const decltype(zero)*>(alpha_.data);
       int64_t channel = begin / shape_.inner % shape_.channels;
       int64_t left = shape_.inner - begin % shape_.inner;
       for (int64_t i = 0; i < n; left = shape_.inner) {
         const int64_t run = std::min(n - i, left);
-        const S slope = S(to_double(slopes[channel]));
+        const S slope = S(widen(slopes[channel]));
         for (int64_t j = 0; j < run; ++j) to[i + j] = slope;
         i += run;
         if (++channel == shape_.channels) channel = 0;

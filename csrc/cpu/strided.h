@@ -1,5 +1,5 @@
-// Copies operands with other strides than the output's to or from a buffer, one chunk at a time. So the loops see only
-// contiguous memory, and the data is read once.
+// Copies operands with other strides than the output to or from a buffer, one chunk at a time. So the loops process
+// contiguous memory only, and the data is read once.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 namespace leaky_ext::cpu {
 
-// Calls visit(place, stride, i, n): elements i to i + n of the chunk lie at place, place + stride, …
+// Calls visit(place, stride, i, n): elements i to i + n of the chunk are at place, place + stride, ...
 template <typename Visit>
 void for_each_run(const StridedView& view, int64_t begin, int64_t n, Visit visit) {
   int64_t index[StridedView::kMaxDims], place = 0, rest = begin;
@@ -34,8 +34,11 @@ void for_each_run(const StridedView& view, int64_t begin, int64_t n, Visit visit
   }
 }
 
+// Returns elements begin to begin + n: in place if the view is dense, otherwise gathered into the buffer.
 template <typename Bits>
-void gather(const Bits* from, const StridedView& view, int64_t begin, int64_t n, Bits* to) {
+const Bits* gather(const void* operand, const StridedView& view, int64_t begin, int64_t n, Bits* to) {
+  const Bits* from = static_cast<const Bits*>(operand);
+  if (view.dense()) return from + begin;
   for_each_run(view, begin, n, [&](int64_t place, int64_t stride, int64_t i, int64_t run) {
     const Bits* source = from + place;
     if (stride == 1) {
@@ -46,6 +49,7 @@ void gather(const Bits* from, const StridedView& view, int64_t begin, int64_t n,
       for (int64_t j = 0; j < run; ++j) to[i + j] = source[j * stride];
     }
   });
+  return to;
 }
 
 template <typename Bits>

@@ -1,15 +1,11 @@
-// The choice of the kernels for a backward pass, and of how d(alpha) is split over blocks.
+// Chooses the kernels of a backward pass, and how d(alpha) is split over blocks.
+#include "backward.cuh"
 #include "reduction.cuh"
 
 namespace leaky_ext::cuda {
 namespace {
 
 int access_width(DType dtype, Access access) { return access == Access::Strided ? 1 : pack_width(dtype); }
-
-Access operand_access(const BackwardArgs& args) {
-  return common_access({{args.grad, &args.grad_view}, {args.saved, &args.saved_view}, {args.grad_x, &args.output_view}},
-                       args.dtype, args.shape.numel());
-}
 
 ReductionPlan plan_rows(const Shape& shape, DType dtype, Access access, int multiprocessors) {
   ReductionPlan plan;
@@ -67,22 +63,6 @@ ReductionPlan plan_reduction(const BackwardArgs& args, Access access, int multip
   return plan_columns(shape, args.dtype, packed_columns ? access : Access::Strided, multiprocessors);
 }
 
-void grad_x_alone(BackwardArgs args, const Launch& launch) {
-  if (args.kind == Saved::OutputAndMask) args.kind = Saved::Mask;  // only d(alpha) needs y
-  if (args.kind == Saved::Mask) {
-    args.saved = nullptr;
-    args.saved_view = StridedView();
-  }
-  const Shape& shape = args.shape;
-  const Access access = operand_access(args);
-  const bool one_slope = shape.channels == 1 || args.alpha.data == nullptr;
-  const int pack = pack_width(args.dtype);
-  if (access == Access::Strided || one_slope || shape.inner % pack == 0) return backward_flat(args, access, launch);
-  ReductionPlan plan;
-  plan.access = access;
-  backward_columns(args, plan, launch);
-}
-
 }  // namespace
 
 size_t workspace_bytes(const BackwardArgs& args, int multiprocessors) {
@@ -93,7 +73,7 @@ size_t workspace_bytes(const BackwardArgs& args, int multiprocessors) {
 
 void backward(const BackwardArgs& args, const Launch& launch) {
   if (args.grad_alpha == nullptr) {
-    if (args.grad_x != nullptr && args.shape.numel() > 0) grad_x_alone(args, launch);
+    if (args.grad_x != nullptr && args.shape.numel() > 0) backward_without_sums(args, launch);
     return;
   }
   if (args.shape.channels == 0) return;

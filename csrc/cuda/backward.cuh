@@ -8,16 +8,21 @@
 
 namespace leaky_ext::cuda {
 
+inline Access operand_access(const BackwardArgs& args) {
+  return common_access({{args.grad, &args.grad_view}, {args.saved, &args.saved_view}, {args.grad_x, &args.output_view}},
+                       args.dtype, args.shape.numel());
+}
+
 template <typename Operand, typename Kind>
 struct Backward {
   using OperandType = Operand;
   using Index = typename Operand::Index;
 
-  Operand grad, saved, output;  // output: grad_x, with null data if it is not wanted, and the places of the mask's bits
+  Operand grad, saved, output;  // output: grad_x, with null data if it is not needed; its view also locates mask bits
   Index numel;
   Alpha alpha;
   const uint8_t* mask;
-  Kind kind;
+  Kind kind;  // kind.what: Saved
 
   Backward(const BackwardArgs& args, Kind kind)
       : grad(args.grad, args.grad_view),
@@ -29,24 +34,11 @@ struct Backward {
         kind(kind) {}
 
   __device__ __forceinline__ bool has_mask() const {
-    return kind.saved == Saved::OutputAndMask || kind.saved == Saved::Mask;
+    return kind.what == Saved::OutputAndMask || kind.what == Saved::Mask;
   }
 };
 
-// Calls run with the kind of a call, of a type that fits the operand. kSaved: which kinds of saved values there are.
-template <typename Operand, Saved... kSaved, typename ManySlopes, typename Run>
-void with_backward_kind(const BackwardArgs& args, ManySlopes many_slopes, Run run) {
-  if constexpr (!kHasStaticKinds<Operand>) {
-    run(RuntimeBackward{args.kind, many_slopes});
-  } else if constexpr (std::is_same_v<ManySlopes, bool>) {
-    with_one_of<false, true>(many_slopes, [&](auto many) { with_backward_kind<Operand, kSaved...>(args, many, run); });
-  } else {
-    with_one_of<kSaved...>(args.kind,
-                           [&](auto saved) { run(StaticBackward<decltype(saved)::value, ManySlopes::value>()); });
-  }
-}
-
-// What is read for the packs of a thread.
+// What a thread reads for its packs.
 template <typename Operand>
 struct Inputs {
   static constexpr int kPacks = Packs<Operand>::kPacks;
@@ -58,7 +50,7 @@ struct Inputs {
   template <typename Kind>
   __device__ __forceinline__ Inputs(const Backward<Operand, Kind>& p, const Packs<Operand>& packs) : saved(), mask() {
     load_all(p.grad, packs, grad);
-    if (p.kind.saved != Saved::Mask) load_all(p.saved, packs, saved);
+    if (p.kind.what != Saved::Mask) load_all(p.saved, packs, saved);
     p.output.view.offsets(packs.i, offset);
     if (!p.has_mask()) return;
 #pragma unroll
@@ -72,18 +64,14 @@ struct Inputs {
 __device__ __forceinline__ bool negative_output(float y) { return from_bits<uint32_t>(y) > 0x7f800000u; }
 __device__ __forceinline__ bool negative_output(double y) { return from_bits<uint64_t>(y) > 0x7ff0000000000000u; }
 
-// Adds grad_alpha of leaky_math.h to a sum, with one rounding.
-template <typename V>
-__device__ __forceinline__ void add_grad_alpha(bool is_negative, V grad, V x, V& sum) {
-  if (is_negative) sum = fma(grad, x, sum);
-}
-
-// Writes grad_x of pack u, if it is wanted. With kSums, adds what element j adds to d(alpha) to sum_of(j).
-template <bool kSums, typename Operand, typename Kind, typename SlopeOf, typename SumOf>
+// Writes grad_x of pack u if it is needed, and adds the contribution of element j to d(alpha) to sum_of(j). slope_of(j)
+// returns the Slope of element j. If sum_of is null, grad_x is needed, and slope_of(j) returns the value of the slope.
+template <typename Operand, typename Kind, typename SlopeOf, typename SumOf>
 __device__ __forceinline__ void backward_pack(const Backward<Operand, Kind>& p, const Inputs<Operand>& in,
                                               const Packs<Operand>& packs, int u, bool active, SlopeOf slope_of,
                                               SumOf sum_of) {
   constexpr int kWidth = Operand::kWidth;
+  constexpr bool kSums = !std::is_null_pointer_v<SumOf>;
   using V = Wide<typename Operand::T>;
   V grad[kWidth], saved[kWidth], result[kWidth];
   Operand::unpack(in.grad[u], grad);
@@ -91,17 +79,21 @@ __device__ __forceinline__ void backward_pack(const Backward<Operand, Kind>& p, 
   const unsigned bits = in.mask[u] >> (unsigned(in.offset[u]) % 8);
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
-    const Slope<V> slope = slope_of(j);
-    const bool is_negative = p.has_mask()                   ? (bits >> j & 1) != 0
-                             : p.kind.saved == Saved::Input ? negative(saved[j])
-                                                            : negative_output(saved[j]);
-    result[j] = grad_x(is_negative, grad[j], slope.value);
+    const bool is_negative = p.has_mask()                  ? (bits >> j & 1) != 0
+                             : p.kind.what == Saved::Input ? negative(saved[j])
+                                                           : negative_output(saved[j]);
     if constexpr (kSums) {
-      const V x = p.kind.saved == Saved::Input ? saved[j] : slope.input_from_output(saved[j]);
-      add_grad_alpha(is_negative, grad[j], x, sum_of(j));
+      const Slope<V> slope = slope_of(j);
+      result[j] = grad_x(is_negative, grad[j], slope.value);
+      const V x = p.kind.what == Saved::Input ? saved[j] : slope.input_from_output(saved[j]);
+      V& sum = sum_of(j);  // adds grad_alpha of leaky_math.h, with one rounding
+      if (is_negative) sum = fma(grad[j], x, sum);
+    } else {
+      result[j] = grad_x(is_negative, grad[j], slope_of(j));
     }
   }
-  if (p.output.data != nullptr) Operand::store(p.output.data + in.offset[u], active ? packs.count[u] : 0, result);
+  if (!kSums || p.output.data != nullptr)
+    Operand::store(p.output.data + in.offset[u], active ? packs.count[u] : 0, result);
 }
 
 }  // namespace leaky_ext::cuda

@@ -1,7 +1,8 @@
-// grad_x and d(alpha), by rows: one slope for all, or channels whose elements lie together in long rows.
+// Backward with d(alpha) by rows: one slope for all elements, or channels with long rows of contiguous elements.
 #include <cub/block/block_reduce.cuh>
 
 #include "backward.cuh"
+#include "elementwise.cuh"
 #include "reduction.cuh"
 
 namespace leaky_ext::cuda {
@@ -15,7 +16,7 @@ struct BackwardRows : Backward<Operand, Kind> {
   Index channels, inner;
   Divider<Index> row_packs;
   Index packs;        // of a channel
-  Index whole_tiles;  // of a channel; followed by one that is cut short, or by none
+  Index whole_tiles;  // of a channel; an incomplete one may follow
   Index splits;
 
   BackwardRows(const BackwardArgs& args, Kind kind, const ReductionPlan& plan, const Launch& launch)
@@ -30,10 +31,10 @@ struct BackwardRows : Backward<Operand, Kind> {
 };
 
 // The packs of a channel, counted through all its rows.
-template <typename Operand>
+template <typename Operand, bool kWhole>
 struct RowPacks : Packs<Operand> {
-  template <typename Kind, typename Whole>
-  __device__ __forceinline__ RowPacks(Whole, const BackwardRows<Operand, Kind>& p, typename Operand::Index channel,
+  template <typename Kind>
+  __device__ __forceinline__ RowPacks(const BackwardRows<Operand, Kind>& p, typename Operand::Index channel,
                                       typename Operand::Index tile) {
     using Index = typename Operand::Index;
 #pragma unroll
@@ -41,35 +42,31 @@ struct RowPacks : Packs<Operand> {
       const Index pack = (tile * Packs<Operand>::kPacks + u) * kThreads + threadIdx.x;
       const Index row = p.row_packs.divide(pack);
       this->i[u] = (row * p.channels + channel) * p.inner + (pack - row * p.row_packs.divisor) * Operand::kWidth;
-      this->count[u] = Whole::value || pack < p.packs ? Operand::kWidth : 0;
+      this->count[u] = kWhole || pack < p.packs ? Operand::kWidth : 0;
     }
   }
 };
 
-template <typename Operand, typename Kind>
-__device__ __forceinline__ double row_sum(const BackwardRows<Operand, Kind>& p, const Packs<Operand>& packs,
-                                          OneSlope<Wide<typename Operand::T>>& one_slope) {
-  using V = Wide<typename Operand::T>;
-  const Inputs<Operand> in(p, packs);
-  const Slope<V> slope = one_slope.get(p.alpha);
-  V sum[Packs<Operand>::kPacks] = {};
-#pragma unroll
-  for (int u = 0; u < Packs<Operand>::kPacks; ++u) {
-    backward_pack<true>(p, in, packs, u, true, [&](int) { return slope; }, [&](int) -> V& { return sum[u]; });
-  }
-  return double(tree_sum(sum));
-}
-
-template <typename Operand, typename Kind, typename Whole>
+template <bool kWhole, typename Operand, typename Kind>
 __device__ __forceinline__ double tile_sum(const BackwardRows<Operand, Kind>& p, typename Operand::Index channel,
-                                           typename Operand::Index tile, OneSlope<Wide<typename Operand::T>>& one_slope,
-                                           Whole whole) {
-  if (p.kind.many_slopes) return row_sum(p, RowPacks<Operand>(whole, p, channel, tile), one_slope);
-  return row_sum(p, TilePacks<Operand>(whole, tile, p.numel), one_slope);  // one row, whose last pack may be cut short
+                                           typename Operand::Index tile,
+                                           OneSlope<Wide<typename Operand::T>>& one_slope) {
+  const auto sum_of = [&](const auto& packs) {
+    const Inputs<Operand> in(p, packs);
+    const auto slope = one_slope.get(p.alpha);
+    Wide<typename Operand::T> sum[Packs<Operand>::kPacks] = {};
+#pragma unroll
+    for (int u = 0; u < Packs<Operand>::kPacks; ++u) {
+      backward_pack(p, in, packs, u, true, [&](int) { return slope; }, [&](int) -> auto& { return sum[u]; });
+    }
+    return double(tree_sum(sum));
+  };
+  if (p.kind.many_slopes) return sum_of(RowPacks<Operand, kWhole>(p, channel, tile));
+  return sum_of(TilePacks<Operand, kWhole>(tile, p.numel));  // one row; its last pack may be incomplete
 }
 
-// A block's part is one split of one channel: every splits-th tile. Registers for three blocks on a multiprocessor; for
-// two if numbers are wide, so that nothing is spilled.
+// A block has one split of one channel: every splits-th tile. Three blocks are resident on a multiprocessor; two if
+// numbers are wide, so that no register is spilled.
 template <typename Operand, typename Kind>
 __global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + sizeof(typename Operand::T) > 8 ? 2 : 3)
     backward_rows_kernel(const BackwardRows<Operand, Kind> p) {
@@ -81,8 +78,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + si
   OneSlope<Wide<typename Operand::T>> slope(p.alpha, int64_t(channel));
   double sum = 0;
   Index tile = split;
-  for (; tile < p.whole_tiles; tile += p.splits) sum += tile_sum(p, channel, tile, slope, std::true_type());
-  if (tile == p.whole_tiles) sum += tile_sum(p, channel, tile, slope, std::false_type());
+  for (; tile < p.whole_tiles; tile += p.splits) sum += tile_sum<true>(p, channel, tile, slope);
+  if (tile == p.whole_tiles) sum += tile_sum<false>(p, channel, tile, slope);
   sum = BlockSum(storage).Sum(sum);
   if (threadIdx.x == 0) p.sums.store(blockIdx.x, int64_t(channel), sum);
 }
@@ -92,8 +89,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(typename Operand::Index) + si
 void backward_rows(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch) {
   with_operand(args.dtype, args.shape.numel(), plan.access, [&](auto operand) {
     using Operand = typename decltype(operand)::Type;
-    with_backward_kind<Operand, Saved::Input, Saved::Output, Saved::OutputAndMask>(
-        args, args.shape.channels > 1, [&](auto kind) {
+    with_kind<Operand, Saved::Input, Saved::Output, Saved::OutputAndMask>(
+        args.kind, std::false_type(), args.shape.channels > 1, [&](auto kind) {
           using Kind = decltype(kind);
           launch_kernel("backward_rows", backward_rows_kernel<Operand, Kind>, plan.splits * args.shape.channels,
                         BackwardRows<Operand, Kind>(args, kind, plan, launch), launch);

@@ -1,19 +1,19 @@
 // Slopes that change from element to element: the channel last, or rows that are shorter than a pack.
 //
-// The slopes repeat after channels * inner elements. A period is a number of packs after which they repeat too, so a
-// thread that goes from period to period at one place, its column, meets the same slopes again: it reads them once, and
-// sums d(alpha) for them.
+// The slopes repeat after channels * inner elements. A period is the number of packs after which they repeat at the
+// same positions of the packs. A thread stays in one column: it goes from period to period, and has the same slopes in
+// each. So it reads its slopes once, and has one sum of d(alpha) for each of them.
 //
 //                 one period: `across` blocks of `width` columns
 //                +--------------+--------------+--------------+
-//     period 0   | block 0      | block 1      | block 2      |   A tile of a block is groups * packs_in_flight
-//     period 1   |   groups = 2 |              |              |   periods: each thread has one pack in every groups-th
-//     period 2   |   in flight  |              |              |   of them in flight. Row r of blocks takes the tiles
-//     period 3   |     = 2      |              |              |   r, r + rows, r + 2 * rows, ...
+//     period 0   | block 0      | block 1      | block 2      |   A tile has groups * packs_in_flight periods. A thread
+//     period 1   |   groups = 2 |              |              |   has one pack in every groups-th of them.
+//     period 2   |   in flight  |              |              |
+//     period 3   |     = 2      |              |              |   Row r of blocks processes tiles r, r + rows, ...
 //                +--------------+--------------+--------------+
 //     period 4   | block 3      | block 4      | block 5      |   rows = 2
 //        ...     |              |              |              |
-//     the last   |              |       (may be cut short)    |
+//     the last   |              |  (may be incomplete)        |
 //                +--------------+--------------+--------------+
 #pragma once
 
@@ -32,27 +32,21 @@ struct Columns {
   int width = 1, groups = 1;
   Index across = 1;       // blocks side by side, to cover a period
   Index rows = 1;         // of blocks
-  Index whole_tiles = 0;  // followed by one that is cut short, or by none
+  Index whole_tiles = 0;  // an incomplete one may follow
   Index stride = 1;       // elements between two packs of a thread
 
-  Columns() = default;
-  template <typename Other>
-  explicit Columns(const Columns<Other>& other)
-      : period(Index(other.period)),
-        width(other.width),
-        groups(other.groups),
-        across(Index(other.across)),
-        rows(Index(other.rows)),
-        whole_tiles(Index(other.whole_tiles)),
-        stride(Index(other.stride)) {}
-
   int64_t blocks() const { return int64_t(across) * int64_t(rows); }
+
+  template <typename Other>
+  Columns<Other> as() const {
+    return {Other(period), width, groups, Other(across), Other(rows), Other(whole_tiles), Other(stride)};
+  }
 };
 
-// `repeat`: elements after which the slopes repeat. `multiple`: of how many elements a period is to be (the pack's
-// width, or 8 where bytes of a mask are put together by neighbouring threads). One row of blocks, if each thread has at
-// most `packs_of_one_row` packs then; else up to one tile a block, but at most `max_rows` rows, and `max_blocks` blocks
-// except where a single row has more.
+// Chooses the columns. `repeat`: elements after which the slopes repeat. `multiple`: a period is a multiple of this
+// many elements (the width of a pack; 8 if neighbouring threads share a byte of the mask). There is one row of blocks
+// if each thread then has at most `packs_of_one_row` packs. Otherwise there is up to one tile per block, at most
+// `max_rows` rows, and at most `max_blocks` blocks, unless one row has more.
 inline Columns<int64_t> make_columns(int64_t numel, int64_t repeat, int pack, int multiple, int64_t packs_of_one_row,
                                      int64_t max_blocks, int64_t max_rows) {
   const int64_t lanes = multiple / pack;  // a block is a multiple of this many packs wide
@@ -73,13 +67,13 @@ inline Columns<int64_t> make_columns(int64_t numel, int64_t repeat, int pack, in
   return c;
 }
 
-// The part of one thread.
+// The column of one thread.
 template <typename Index>
 struct Column {
   int group;       // which of the block's periods
   Index number;    // of the column, in packs
   Index row;       // of blocks
-  bool active;     // threads that are left over have no column: they write nothing, and may read another's packs
+  bool active;     // false: the thread has no column. It writes nothing, and may read packs of another thread
   uint64_t first;  // element of the first pack
 
   __device__ __forceinline__ Column(const Columns<Index>& columns, int pack) {
@@ -91,40 +85,60 @@ struct Column {
   }
 };
 
+// The parameters of a kernel that works by columns.
+template <typename Base>
+struct ByColumns : Base {
+  Channels<typename Base::Index> channels;
+  Columns<typename Base::Index> columns;
+
+  template <typename Args, typename Kind>
+  ByColumns(const Args& args, Kind kind, const Columns<int64_t>& columns)
+      : Base(args, kind), channels(args.shape), columns(columns.template as<typename Base::Index>()) {}
+};
+
 // The packs of one thread in a tile.
-template <typename Operand>
+template <typename Operand, bool kWhole>
 struct ColumnPacks : Packs<Operand> {
-  template <typename Whole>
-  __device__ __forceinline__ ColumnPacks(Whole, const Column<typename Operand::Index>& column,
-                                         const Columns<typename Operand::Index>& columns, typename Operand::Index tile,
-                                         typename Operand::Index numel) {
-    // A tile that is cut short may reach past what the index type holds.
-    using Element = std::conditional_t<Whole::value, typename Operand::Index, uint64_t>;
+  template <typename Params>
+  __device__ __forceinline__ ColumnPacks(const Params& p, const Column<typename Operand::Index>& column,
+                                         typename Operand::Index tile) {
+    // The end of an incomplete tile may exceed the index type.
+    using Element = std::conditional_t<kWhole, typename Operand::Index, uint64_t>;
 #pragma unroll
     for (int u = 0; u < Packs<Operand>::kPacks; ++u) {
-      this->i[u] = (Element(tile) * Packs<Operand>::kPacks + u) * columns.stride + Element(column.first);
-      this->count[u] = Whole::value ? Operand::kWidth : column.active ? elements_at<Operand>(this->i[u], numel) : 0;
+      this->i[u] = (Element(tile) * Packs<Operand>::kPacks + u) * p.columns.stride + Element(column.first);
+      this->count[u] = kWhole ? Operand::kWidth : column.active ? elements_at<Operand>(this->i[u], p.numel) : 0;
     }
   }
 };
 
+// Calls body(packs) for each tile of a block.
+template <typename Base, typename Body>
+__device__ __forceinline__ void for_tiles(const ByColumns<Base>& p, const Column<typename Base::Index>& column,
+                                          Body body) {
+  using Operand = typename Base::OperandType;
+  typename Base::Index tile = column.row;
+  for (; tile < p.columns.whole_tiles; tile += p.columns.rows) body(ColumnPacks<Operand, true>(p, column, tile));
+  if (tile == p.columns.whole_tiles) body(ColumnPacks<Operand, false>(p, column, tile));
+}
+
 // The slopes of a column.
 template <typename Operand>
-__device__ __forceinline__ void column_slopes(const Alpha& alpha, const Channels<typename Operand::Index>& channels,
-                                              const Column<typename Operand::Index>& column,
-                                              typename Operand::Index numel,
-                                              Slope<Wide<typename Operand::T>> (&slopes)[Operand::kWidth]) {
-  using Index = typename Operand::Index;
-  RawSlope raw[Operand::kWidth];
+struct ColumnSlopes {
+  using V = Wide<typename Operand::T>;
+  Slope<V> of[Operand::kWidth];  // the elements of a pack
+
+  template <typename Base>
+  __device__ __forceinline__ ColumnSlopes(const ByColumns<Base>& p, const Column<typename Operand::Index>& column) {
+    RawSlope raw[Operand::kWidth];
 #pragma unroll
-  for (int j = 0; j < Operand::kWidth; ++j) {
-    const Index i = column.number * Operand::kWidth + j;
-    raw[j] = column.active && i < numel ? load_slope(alpha, int64_t(channels.of(i))) : 0;
-  }
+    for (int j = 0; j < Operand::kWidth; ++j) {
+      const typename Operand::Index i = column.number * Operand::kWidth + j;
+      raw[j] = column.active && i < p.numel ? load_slope(p.alpha, int64_t(p.channels.of(i))) : 0;
+    }
 #pragma unroll
-  for (int j = 0; j < Operand::kWidth; ++j) {
-    slopes[j] = Slope<Wide<typename Operand::T>>(to_slope<Wide<typename Operand::T>>(alpha, raw[j]));
+    for (int j = 0; j < Operand::kWidth; ++j) of[j] = Slope<V>(to_slope<V>(p.alpha, raw[j]));
   }
-}
+};
 
 }  // namespace leaky_ext::cuda

@@ -1,16 +1,16 @@
-// Adds up the partial sums of d(alpha), in a fixed order.
+// Adds the partial sums of d(alpha), in a fixed order.
 #include "reduction.cuh"
 
 namespace leaky_ext::cuda {
 namespace {
 
-constexpr int kLoads = 8;  // that a thread has in flight
+constexpr int kLoads = 8;  // in flight, per thread
 
 struct Combine {
   const double* partials;
-  GradAlpha grad_alpha;
+  Sums sums;  // the gradient
   int64_t channels;
-  int count;  // of the partial sums of a channel
+  int count;  // partial sums per channel
   Divider<uint32_t> span;
   int lanes;  // threads that share a channel, a power of two
 
@@ -41,18 +41,14 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(const Combine p) {
     __syncthreads();
     if (lane < step) sums[t] += sums[t + step * block_channels];
   }
-  if (lane == 0 && channel < p.channels) p.grad_alpha.store(channel, sums[t]);
+  if (lane == 0 && channel < p.channels) p.sums.store(0, channel, sums[t]);
 }
 
 }  // namespace
 
 void combine(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch) {
-  Combine p{static_cast<const double*>(launch.workspace),
-            {args.grad_alpha, args.grad_alpha_dtype},
-            args.shape.channels,
-            int(plan.partial_rows * plan.span),
-            Divider<uint32_t>(plan.span),
-            1};
+  Combine p{static_cast<const double*>(launch.workspace), Sums(args, ReductionPlan(), launch), args.shape.channels,
+            int(plan.partial_rows * plan.span),           Divider<uint32_t>(plan.span),        1};
   while (p.lanes < kThreads && p.lanes * kLoads < p.count) p.lanes *= 2;
   launch_kernel("combine", combine_kernel, ceil_div(p.channels, kThreads / p.lanes), p, launch);
 }

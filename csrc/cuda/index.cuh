@@ -1,4 +1,4 @@
-// Index arithmetic: division by a number known at launch, channels, and the places of strided elements.
+// Index arithmetic: division by a number known at launch, channels, and the offsets of strided elements.
 // Index is uint32_t if the tensor has fewer than 2^31 elements, else uint64_t.
 #pragma once
 
@@ -8,31 +8,30 @@
 
 namespace leaky_ext::cuda {
 
+// Divides by a number known at launch. In 32 bits, for numbers below 2^31, by a multiplication and a shift
+// (Granlund and Montgomery, "Division by invariant integers using multiplication", 1994).
 template <typename Index>
 struct Divider {
+  static constexpr bool kMultiplies = sizeof(Index) == 4;
+
   Index divisor = 1;
+  uint32_t multiplier = 1, shift = 0;
 
   Divider() = default;
-  explicit Divider(int64_t d) : divisor(Index(d)) {}
-
-  __device__ __forceinline__ Index divide(Index n) const { return n / divisor; }
-};
-
-// A multiplication and a shift in place of the division, for numbers below 2^31
-// (Granlund and Montgomery, "Division by invariant integers using multiplication", 1994).
-template <>
-struct Divider<uint32_t> {
-  uint32_t divisor = 1;
-  uint32_t multiplier = 1;
-  uint32_t shift = 0;
-
-  Divider() = default;
-  explicit Divider(int64_t d) : divisor(uint32_t(d)) {
-    while ((int64_t(1) << shift) < d) ++shift;
-    multiplier = uint32_t((((uint64_t(1) << shift) - uint64_t(d)) << 32) / uint64_t(d) + 1);
+  explicit Divider(int64_t d) : divisor(Index(d)) {
+    if constexpr (kMultiplies) {
+      while ((int64_t(1) << shift) < d) ++shift;
+      multiplier = uint32_t((((uint64_t(1) << shift) - uint64_t(d)) << 32) / uint64_t(d) + 1);
+    }
   }
 
-  __device__ __forceinline__ uint32_t divide(uint32_t n) const { return (__umulhi(n, multiplier) + n) >> shift; }
+  __device__ __forceinline__ Index divide(Index n) const {
+    if constexpr (kMultiplies) {
+      return (__umulhi(n, multiplier) + n) >> shift;
+    } else {
+      return n / divisor;
+    }
+  }
 };
 
 // Maps an element to its channel.
@@ -63,7 +62,7 @@ struct Strides {
     }
   }
 
-  // Finds n packs at once: each dimension is looked up once, and the divisions overlap.
+  // Finds n packs at once, so that each dimension is read once and the divisions overlap.
   template <int n>
   __device__ __forceinline__ void offsets(const uint64_t (&i)[n], int64_t (&offset)[n]) const {
     if (ndim == 0) {
@@ -89,7 +88,7 @@ struct Strides {
   }
 };
 
-// Returns true if each pack of the view is contiguous, and a multiple of packs from the others.
+// Returns true if each pack of the view is contiguous, and all distances between packs are multiples of a pack.
 inline bool is_packed_view(const StridedView& view, int pack) {
   if (view.dense()) return true;
   const int last = view.ndim - 1;

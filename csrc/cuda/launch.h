@@ -1,4 +1,4 @@
-// What the host does around a kernel: types, index widths and operands chosen once a call, launches that check.
+// Host code around a kernel: the choice of types, index widths and operands, and launches with error checks.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,6 +9,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "../kernels.h"
 #include "pack.cuh"
@@ -20,21 +21,6 @@
 
 namespace leaky_ext::cuda {
 
-// Calls body with a value of the element type.
-template <typename Body>
-void with_type(DType dtype, Body body) {
-  switch (dtype) {
-    case DType::Float64:
-      return body(double());
-    case DType::Float32:
-      return body(float());
-    case DType::Float16:
-      return body(Half());
-    case DType::BFloat16:
-      return body(BFloat16());
-  }
-}
-
 // Returns the number of elements in 16 bytes.
 inline int pack_width(DType dtype) {
   int width = 0;
@@ -42,21 +28,17 @@ inline int pack_width(DType dtype) {
   return width;
 }
 
-// How a kernel reads and writes its operands: the operand types of pack.cuh.
+// How a kernel reads and writes its operands, by the operand types of pack.cuh.
 enum class Access { Dense, StridedPacks, Strided };
 
-struct Place {
-  const void* data;  // null: not there
-  const StridedView* view;
-};
-
-// Returns the best access that all operands allow. Packs by strides are built for 32-bit indices only.
-inline Access common_access(std::initializer_list<Place> places, DType dtype, int64_t numel) {
+// Returns the fastest access that all operands with data allow. StridedPacks is compiled for 32-bit indices only.
+inline Access common_access(std::initializer_list<std::pair<const void*, const StridedView*>> operands, DType dtype,
+                            int64_t numel) {
   Access access = Access::Dense;
-  for (const Place& place : places) {
-    const bool aligned = reinterpret_cast<uintptr_t>(place.data) % 16 == 0;
-    if (aligned && place.view->dense()) continue;
-    if (!aligned || !is_packed_view(*place.view, pack_width(dtype)) || numel >= kIndex32Limit) return Access::Strided;
+  for (const auto& [data, view] : operands) {
+    const bool aligned = reinterpret_cast<uintptr_t>(data) % 16 == 0;
+    if (aligned && view->dense()) continue;
+    if (!aligned || !is_packed_view(*view, pack_width(dtype)) || numel >= kIndex32Limit) return Access::Strided;
     access = Access::StridedPacks;
   }
   return access;
@@ -97,7 +79,7 @@ inline std::string card_and_build() {
 
 inline void check(cudaError_t error, const char* name) {
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // so that the next call does not meet this error again
+  cudaGetLastError();  // clears the error for the next call
   std::string message = std::string("leaky_ext: CUDA kernel ") + name + ": " + cudaGetErrorString(error);
   if (error == cudaErrorNoKernelImageForDevice) message += ": " + card_and_build();
   throw std::runtime_error(message);
@@ -116,8 +98,7 @@ void launch_kernel(const char* name, void (*kernel)(Params), int64_t blocks, Par
         name);
 }
 
-// The most blocks of a kernel: whole waves of what is resident at once, which the first GPU that runs the kernel
-// decides.
+// Returns the largest grid of a kernel: whole waves of the blocks that are resident on the first GPU that runs it.
 template <auto kKernel>
 int64_t most_blocks(const char* name, const Launch& launch) {
   static const int resident = [&] {
@@ -128,29 +109,8 @@ int64_t most_blocks(const char* name, const Launch& launch) {
   return int64_t(launch.multiprocessors) * resident * kWaves;
 }
 
-// Elements in a tile: what the threads of a block have in flight at once.
+// Elements in a tile: those that the threads of a block have in flight at once.
 template <typename Operand>
 constexpr int64_t kTileElements = int64_t(kThreads) * Operand::kWidth * packs_in_flight(Operand::kWidth);
-
-// The parameters of a kernel that goes over all tiles. Base is Forward or Backward.
-template <typename Base>
-struct Flat : Base {
-  Channels<typename Base::Index> channels;
-  typename Base::Index whole_tiles;  // followed by one that is cut short, or by none
-
-  template <typename Args, typename Kind>
-  Flat(const Args& args, Kind kind)
-      : Base(args, kind),
-        channels(args.shape),
-        whole_tiles(args.shape.numel() / kTileElements<typename Base::OperandType>) {}
-};
-
-// Launches a kernel that has its tiles from for_tiles.
-template <typename Operand, auto kKernel, typename Params>
-void launch_tiles(const char* name, const Params& params, int64_t numel, const Launch& launch) {
-  const int64_t tiles = ceil_div(numel, kTileElements<Operand>);
-  const int64_t blocks = Operand::kWidth > 1 ? tiles : std::min(tiles, most_blocks<kKernel>(name, launch));
-  launch_kernel(name, kKernel, blocks, params, launch);
-}
 
 }  // namespace leaky_ext::cuda

@@ -27,7 +27,7 @@ __device__ __forceinline__ float widen(BFloat16 v) { return __bfloat162float(v);
 template <typename T>
 using Wide = decltype(widen(T()));
 
-// Rounds to T, once.
+// Rounds to T.
 template <typename T, typename V>
 __device__ __forceinline__ T narrow(V v) {
   constexpr bool kDouble = std::is_same_v<V, double>;
@@ -40,7 +40,25 @@ __device__ __forceinline__ T narrow(V v) {
   }
 }
 
-// 16 bytes of elements, and their values in the arithmetic type.
+// Calls body with a value of the element type, on the host or the device.
+#if defined(__CUDACC__)
+#pragma nv_exec_check_disable
+#endif
+template <typename Body>
+__host__ __device__ __forceinline__ void with_type(DType dtype, Body body) {
+  switch (dtype) {
+    case DType::Float64:
+      return body(double());
+    case DType::Float32:
+      return body(float());
+    case DType::Float16:
+      return body(Half());
+    case DType::BFloat16:
+      return body(BFloat16());
+  }
+}
+
+// The number of elements in 16 bytes.
 template <typename T>
 constexpr int kPackWidth = 16 / sizeof(T);
 
@@ -56,7 +74,7 @@ __device__ __forceinline__ __nv_bfloat162 narrow_two(BFloat16, float a, float b)
 template <typename T, int kWidth>
 __device__ __forceinline__ Pack<T, kWidth> narrow_pack(const Wide<T> (&values)[kWidth]) {
   Pack<T, kWidth> pack;
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (sizeof(T) == 2 && kWidth > 1) {
     alignas(16) decltype(narrow_two(T(), 0, 0)) pairs[kWidth / 2];
 #pragma unroll
     for (int j = 0; j < kWidth / 2; ++j) pairs[j] = narrow_two(T(), values[2 * j], values[2 * j + 1]);
@@ -68,27 +86,25 @@ __device__ __forceinline__ Pack<T, kWidth> narrow_pack(const Wide<T> (&values)[k
   return pack;
 }
 
-// A pack as it comes from memory. Unpack only after all loads of a thread are issued: unpacking stalls on its own load,
-// and would hold up those behind it.
+// A pack as loaded. Unpack only after all loads of a thread are issued: unpacking waits, and delays later loads.
 struct alignas(16) Words {
   uint32_t words[4];
 };
 
-// The operands below: `places` returns where packs lie, given the numbers of their first elements. `count` is how many
-// elements of a pack exist: less than kWidth at the end of a tensor, and 0 past it. The others are read as 0.
-
-// Packs of 16 bytes.
-template <typename T_, typename Index_, typename View>
-struct Packed {
+// An operand: elements that are read and written in packs. `places` computes the addresses of packs from the numbers of
+// their first elements. `count` is the number of elements in a pack: less than kWidth at the end of a tensor, 0 past
+// it. Missing elements are read as 0.
+template <typename T_, typename Index_, typename View, int kWidth_>
+struct PackedOperand {
   using T = T_;
   using Index = Index_;
-  using Raw = Words;
-  static constexpr int kWidth = kPackWidth<T>;
+  using Raw = std::conditional_t<kWidth_ == 1, Pack<T, 1>, Words>;
+  static constexpr int kWidth = kWidth_;
 
   T* data;
   View view;
 
-  Packed(const void* pointer, const StridedView& view)
+  PackedOperand(const void* pointer, const StridedView& view)
       : data(static_cast<T*>(const_cast<void*>(pointer))), view(view) {}
 
   template <int n>
@@ -99,20 +115,20 @@ struct Packed {
     for (int u = 0; u < n; ++u) place[u] = data + offset[u];
   }
 
-  __device__ static __forceinline__ Words load(const T* place) { return *reinterpret_cast<const Words*>(place); }
+  __device__ static __forceinline__ Raw load(const T* place) { return *reinterpret_cast<const Raw*>(place); }
 
-  __device__ static __forceinline__ Words load_part(const T* place, int count) {
+  __device__ static __forceinline__ Raw load_part(const T* place, int count) {
     Pack<T, kWidth> pack;
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) pack.v[j] = j < count ? place[j] : narrow<T>(0.0f);
-    Words words;
-    memcpy(&words, &pack, sizeof words);
-    return words;
+    Raw raw;
+    memcpy(&raw, &pack, sizeof raw);
+    return raw;
   }
 
-  __device__ static __forceinline__ void unpack(const Words& words, Wide<T> (&values)[kWidth]) {
+  __device__ static __forceinline__ void unpack(const Raw& raw, Wide<T> (&values)[kWidth]) {
     Pack<T, kWidth> pack;
-    memcpy(&pack, &words, sizeof pack);
+    memcpy(&pack, &raw, sizeof pack);
 #pragma unroll
     for (int j = 0; j < kWidth; ++j) values[j] = widen(pack.v[j]);
   }
@@ -130,7 +146,7 @@ struct Packed {
   }
 };
 
-// The elements lie as the output's do.
+// The view of an operand with the strides of the output.
 struct DenseView {
   explicit DenseView(const StridedView&) {}
 
@@ -142,53 +158,23 @@ struct DenseView {
 };
 
 template <typename T, typename Index>
-using Dense = Packed<T, Index, DenseView>;
+using Dense = PackedOperand<T, Index, DenseView, kPackWidth<T>>;
 
-// Slices of whole packs: chunks, halves of a gate, rows of a wider matrix.
+// Slices that consist of whole packs: chunks, halves of a gate, rows of a wider matrix.
 template <typename T, typename Index>
-using StridedPacks = Packed<T, Index, Strides<Index, kPackWidth<T>>>;
+using StridedPacks = PackedOperand<T, Index, Strides<Index, kPackWidth<T>>, kPackWidth<T>>;
 
-// Any operand, one element at a time: neighbouring threads take neighbouring elements, so unaligned data is still read
-// in whole sectors.
-template <typename T_, typename Index_>
-struct Strided {
-  using T = T_;
-  using Index = Index_;
-  using Raw = Pack<T, 1>;
-  static constexpr int kWidth = 1;
+// Any elements, one at a time. Neighbouring threads read neighbouring elements, so sectors are read whole.
+template <typename T, typename Index>
+using Strided = PackedOperand<T, Index, Strides<Index, 1>, 1>;
 
-  T* data;
-  Strides<Index, 1> view;
-
-  Strided(const void* pointer, const StridedView& view)
-      : data(static_cast<T*>(const_cast<void*>(pointer))), view(view) {}
-
-  template <int n>
-  __device__ __forceinline__ void places(const uint64_t (&i)[n], T* (&place)[n]) const {
-    int64_t offset[n];
-    view.offsets(i, offset);
-#pragma unroll
-    for (int u = 0; u < n; ++u) place[u] = data + offset[u];
-  }
-
-  __device__ static __forceinline__ Raw load(const T* place) { return {{*place}}; }
-  __device__ static __forceinline__ Raw load_part(const T*, int) { return {{narrow<T>(0.0f)}}; }
-
-  __device__ static __forceinline__ void unpack(const Raw& raw, Wide<T> (&values)[1]) { values[0] = widen(raw.v[0]); }
-
-  __device__ static __forceinline__ void store(T* place, int count, const Wide<T> (&values)[1]) {
-    if (count > 0) *place = narrow<T>(values[0]);
-  }
-};
-
-// Returns how many elements of the pack at i exist.
+// Returns the number of elements in the pack at i.
 template <typename Operand>
 __device__ __forceinline__ int elements_at(uint64_t i, uint64_t end) {
   return i >= end ? 0 : end - i < Operand::kWidth ? int(end - i) : Operand::kWidth;
 }
 
-// Which packs a thread has in flight. In a whole tile all elements are there: `count` is known when the kernel is
-// compiled, and so is the answer to each test of it.
+// The packs that a thread has in flight. In a whole tile, `count` is a constant, and tests of it cost nothing.
 template <typename Operand>
 struct Packs {
   static constexpr int kPacks = packs_in_flight(Operand::kWidth);
@@ -196,34 +182,6 @@ struct Packs {
   uint64_t i[kPacks];
   int count[kPacks];
 };
-
-// kThreads packs lie between two packs of a thread.
-template <typename Operand>
-struct TilePacks : Packs<Operand> {
-  template <typename Whole>
-  __device__ __forceinline__ TilePacks(Whole, typename Operand::Index tile, typename Operand::Index numel) {
-    constexpr int kPacks = Packs<Operand>::kPacks;
-    // In 64 bits, where the compiler may add a constant to an address: one address serves all packs.
-    const uint64_t first = uint64_t(tile * (kPacks * kThreads) + threadIdx.x) * Operand::kWidth;
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) {
-      this->i[u] = first + uint64_t(u) * (kThreads * Operand::kWidth);
-      this->count[u] = Whole::value ? Operand::kWidth : elements_at<Operand>(this->i[u], numel);
-    }
-  }
-};
-
-// Calls body(tile, whole) for the tiles of a block, whole ones first. A block of a packed kernel has one tile. A block of
-// a scalar kernel loops over tiles, because its setup is expensive.
-template <typename Operand, typename Body>
-__device__ __forceinline__ void for_tiles(typename Operand::Index whole_tiles, Body body) {
-  typename Operand::Index tile = blockIdx.x;
-  for (; tile < whole_tiles; tile += gridDim.x) {
-    body(tile, std::true_type());
-    if (Operand::kWidth > 1) return;
-  }
-  if (tile == whole_tiles) body(tile, std::false_type());
-}
 
 // Issues the loads of all packs, whole ones first.
 template <typename Operand>

@@ -1,4 +1,4 @@
-// d(alpha): how its sums are split over blocks, and where the blocks leave them.
+// d(alpha): how its sum is split over blocks, and where the blocks write their sums.
 //
 //   By rows                                        By columns (columns.cuh)
 //
@@ -8,10 +8,10 @@
 //      ...      :    :
 //   split       0    1    0    1                             block (row 0)  block (row 0)
 //
-//   block  has one split of one channel (by rows), or some columns of some periods (by columns)
-//   sum    of a thread, in double; a tile's products are first added in the arithmetic type
-//   partial sum   of a block, where other blocks have part in the same channel: a second launch (combine.cu) adds
-//                 them up; where none has, the block writes the gradient itself
+//   block         has one split of one channel (by rows), or some columns of some periods (by columns)
+//   sum           of a thread, in double; the products of a tile are first added in the arithmetic type
+//   partial sum   of a block, if several blocks share a channel; a second launch (combine.cu) adds the partial sums.
+//                 Otherwise the block writes the gradient itself.
 //
 // Sums are added in a fixed order. The split depends on the sizes, dtype, alignment, strides and number of
 // multiprocessors.
@@ -27,31 +27,36 @@ struct ReductionPlan {
   bool by_rows = true;
   int64_t splits = 1;  // by rows: blocks that share a channel
   Columns<int64_t> columns;
-  // The partial sums are a matrix; channel c has `span` neighbouring columns of it from c * span on. No rows: the
+  // The partial sums are a matrix of partial_rows rows; channel c has the `span` columns from c * span on. 0 rows: the
   // kernel writes the gradient itself.
   int64_t partial_rows = 0, span = 1;
 };
 
-// Where a block leaves its sums.
+// Where a block writes its sums of d(alpha).
 struct Sums {
-  double* partials;  // null: grad_alpha
-  GradAlpha grad_alpha;
+  double* partials;  // null: the block writes the gradient itself
+  void* grad_alpha;
+  DType dtype;  // of grad_alpha
 
   Sums(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch)
       : partials(plan.partial_rows > 0 ? static_cast<double*>(launch.workspace) : nullptr),
-        grad_alpha{args.grad_alpha, args.grad_alpha_dtype} {}
+        grad_alpha(args.grad_alpha),
+        dtype(args.grad_alpha_dtype) {}
 
-  // `place` in the matrix of partial sums; `channel` where it is the only sum of that channel.
+  // Writes the sum to `place` in the matrix of partial sums, or to the gradient of `channel`.
   __device__ __forceinline__ void store(int64_t place, int64_t channel, double sum) const {
     if (partials != nullptr) {
       partials[place] = sum;
-    } else {
-      grad_alpha.store(channel, sum);
+      return;
     }
+    with_type(dtype, [&](auto zero) {
+      using T = decltype(zero);
+      static_cast<T*>(grad_alpha)[channel] = narrow<T>(sum);
+    });
   }
 };
 
-// Returns the sum of N values, added as a tree: the error grows with log(N). Overwrites the values.
+// Returns the sum of N values, added as a tree, so that the error grows with log(N). Overwrites the values.
 template <int N, typename V>
 __device__ __forceinline__ V tree_sum(V (&values)[N]) {
 #pragma unroll
@@ -62,8 +67,7 @@ __device__ __forceinline__ V tree_sum(V (&values)[N]) {
   return values[0];
 }
 
-// Each in the file of its name. backward_flat and, without args.grad_alpha, backward_columns compute grad_x alone.
-void backward_flat(const BackwardArgs& args, Access access, const Launch& launch);
+void backward_without_sums(BackwardArgs args, const Launch& launch);  // grad_x.cu
 void backward_rows(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch);
 void backward_columns(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch);
 void combine(const BackwardArgs& args, const ReductionPlan& plan, const Launch& launch);

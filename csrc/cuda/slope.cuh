@@ -1,16 +1,16 @@
-// Slopes are read, and their gradient is written, in alpha's own type, which a kernel learns when it runs.
+// Slopes are read in the dtype of alpha, which is a run-time argument of a kernel.
 #pragma once
 
 #include "pack.cuh"
 
 namespace leaky_ext::cuda {
 
-// A slope as it comes from memory. Converted only after the loads of the data are issued, like a pack.
+// A slope as loaded. Convert it only after the loads of the data are issued, like a pack.
 using RawSlope = uint64_t;
 
 __device__ __forceinline__ RawSlope load_slope(const Alpha& alpha, int64_t channel) {
   if (alpha.data == nullptr) return 0;
-  switch (alpha.dtype) {
+  switch (alpha.dtype) {  // by size, so that both 16-bit types share a case
     case DType::Float64:
       return static_cast<const uint64_t*>(alpha.data)[channel];
     case DType::Float32:
@@ -47,8 +47,8 @@ __device__ __forceinline__ V to_slope(const Alpha& alpha, RawSlope raw) {
   __builtin_unreachable();
 }
 
-// A slope, and what rebuilds x from y = value * x without a division per element. The scale, a power of two, keeps the
-// inverse of a very small or large slope in range. A slope of 0 gives 0 * inf: NaN.
+// A slope, and its inverse, which computes x from y = value * x without a division per element. The scale, a power of
+// two, keeps the inverse of a very small or large slope in range. A slope of 0 gives 0 * inf: NaN.
 template <typename V>
 struct Slope {
   V value = 0, scale = 1, inverse = 1;
@@ -64,64 +64,19 @@ struct Slope {
   __device__ __forceinline__ V input_from_output(V y) const { return y * scale * inverse; }
 };
 
-// One slope for many tiles: loaded at once, converted at its first use.
+// One slope for many tiles: loaded at the start, converted at its first use.
 template <typename V>
-class OneSlope {
- public:
-  __device__ __forceinline__ OneSlope(const Alpha& alpha, int64_t channel) : raw_(load_slope(alpha, channel)) {}
+struct OneSlope {
+  RawSlope raw;
+  Slope<V> slope;
+  bool converted = false;
+
+  __device__ __forceinline__ OneSlope(const Alpha& alpha, int64_t channel) : raw(load_slope(alpha, channel)) {}
 
   __device__ __forceinline__ const Slope<V>& get(const Alpha& alpha) {
-    if (!converted_) slope_ = Slope<V>(to_slope<V>(alpha, raw_));
-    converted_ = true;
-    return slope_;
-  }
-
- private:
-  RawSlope raw_;
-  Slope<V> slope_;
-  bool converted_ = false;
-};
-
-// Finds the slope of each pack, if a pack has one slope. Call it after the loads of the data are issued.
-template <typename Operand, typename Params, typename V>
-__device__ __forceinline__ void pack_slopes(const Params& p, const Packs<Operand>& packs, OneSlope<V>& one_slope,
-                                            V (&alpha)[Packs<Operand>::kPacks]) {
-  constexpr int kPacks = Packs<Operand>::kPacks;
-  if (p.kind.many_slopes) {
-    RawSlope raw[kPacks];
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) {
-      const auto i = typename Operand::Index(packs.i[u]);
-      raw[u] = packs.count[u] > 0 ? load_slope(p.alpha, int64_t(p.channels.of(i))) : 0;
-    }
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) alpha[u] = to_slope<V>(p.alpha, raw[u]);
-  } else {
-#pragma unroll
-    for (int u = 0; u < kPacks; ++u) alpha[u] = one_slope.get(p.alpha).value;
-  }
-}
-
-// Where the sums of d(alpha) go.
-struct GradAlpha {
-  void* data;
-  DType dtype;
-
-  __device__ __forceinline__ void store(int64_t channel, double sum) const {
-    switch (dtype) {
-      case DType::Float64:
-        static_cast<double*>(data)[channel] = sum;
-        break;
-      case DType::Float32:
-        static_cast<float*>(data)[channel] = float(sum);
-        break;
-      case DType::Float16:
-        static_cast<Half*>(data)[channel] = narrow<Half>(sum);
-        break;
-      case DType::BFloat16:
-        static_cast<BFloat16*>(data)[channel] = narrow<BFloat16>(sum);
-        break;
-    }
+    if (!converted) slope = Slope<V>(to_slope<V>(alpha, raw));
+    converted = true;
+    return slope;
   }
 };
 

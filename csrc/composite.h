@@ -1,13 +1,9 @@
-// The formulas in ATen: the operators on devices without kernels, and the derivatives of higher order. ATen can
-// differentiate, batch and trace these functions.
+// The formulas in ATen operations, for devices without kernels, derivatives of higher order, vmap and tracers.
 #pragma once
 
 #include "operators.h"
 
-namespace leaky_ext::formulas {
-
-// Returns the dtype in which elements of `dtype` are computed: float64 for float64, else float32.
-at::ScalarType opmath(at::ScalarType dtype);
+namespace leaky_ext::composite {
 
 at::Tensor is_negative(const at::Tensor& x);
 
@@ -22,8 +18,8 @@ at::Tensor slope_term(const at::Tensor& x, const SlopeArg& slope, const at::Tens
 // Returns the sum of a * b over the negative elements of x, in alpha's shape and dtype.
 at::Tensor sum_of_products(const at::Tensor& x, const SlopeArg& slope, const at::Tensor& a, const at::Tensor& b);
 
-// pack: packs booleans to 1 bit per element, in memory order. unpack: returns the booleans, with the sizes of `like` and
-// the given strides (none: contiguous).
+// pack: packs booleans to 1 bit per element, in memory order. unpack: returns the booleans, with the sizes of `like`
+// and the given strides (none: contiguous).
 at::Tensor pack(const at::Tensor& negative);
 at::Tensor unpack(const at::Tensor& mask, const at::Tensor& like, at::OptionalSymIntArrayRef stride);
 
@@ -31,8 +27,8 @@ at::Tensor unpack(const at::Tensor& mask, const at::Tensor& like, at::OptionalSy
 at::Tensor rebuild_input(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
                          const SlopeArg& slope, Saved kind, at::OptionalSymIntArrayRef stride);
 
-// Checks the arguments and computes the needed gradients.
-Pair backward(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
-              Saved kind, at::OptionalSymIntArrayRef stride, Need need);
+Pair backward(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
+              const OptionalTensor& alpha, const at::Scalar& value, int64_t channel_dim, int64_t kind,
+              at::OptionalSymIntArrayRef stride, Need need);
 
-}  // namespace leaky_ext::formulas
+}  // namespace leaky_ext::composite

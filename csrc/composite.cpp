@@ -1,16 +1,15 @@
-#include "formulas.h"
+#include "composite.h"
 
 #include <ATen/ATen.h>
+#include <ATen/OpMathType.h>
 
 #include <limits>
 
 #include "checks.h"
 
-namespace leaky_ext::formulas {
+namespace leaky_ext::composite {
 
 using at::Tensor;
-
-at::ScalarType opmath(at::ScalarType dtype) { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 
 Tensor is_negative(const Tensor& x) { return at::logical_not(at::ge(x, 0)); }
 
@@ -40,20 +39,20 @@ Tensor leaky(const Tensor& where, const Tensor& slope, const Tensor& x) {
 
 Tensor forward(const Tensor& x, const SlopeArg& slope, Formula formula) {
   if (formula == Formula::ReLU) return at::where(at::lt(x, 0), 0, x);
-  const at::ScalarType dtype = opmath(x.scalar_type());
+  const at::ScalarType dtype = at::toOpMathType(x.scalar_type());
   const Tensor y = leaky(is_negative(x), broadcast_slope(x, slope, dtype), x.to(dtype)).to(x.scalar_type());
   return formula == Formula::LeakyReLUSigned ? at::where(at::eq(x, 0), 0, y) : y;
 }
 
 Tensor slope_term(const Tensor& x, const SlopeArg& slope, const Tensor& factor, const Tensor& v) {
-  const at::ScalarType dtype = opmath(x.scalar_type());
+  const at::ScalarType dtype = at::toOpMathType(x.scalar_type());
   const OptionalTensor tangent = v;
   const Tensor broadcast = broadcast_slope(x, {tangent, slope.value, slope.channel_dim}, dtype);
   return product(is_negative(x), broadcast, factor.to(dtype)).to(x.scalar_type());
 }
 
 Tensor sum_of_products(const Tensor& x, const SlopeArg& slope, const Tensor& a, const Tensor& b) {
-  const at::ScalarType dtype = opmath(x.scalar_type());
+  const at::ScalarType dtype = at::toOpMathType(x.scalar_type());
   const Tensor products = product(is_negative(x), a.to(dtype), b.to(dtype));
   const Tensor like = broadcast_slope(x, slope, dtype);
   const Tensor& alpha = *slope.alpha;
@@ -80,12 +79,13 @@ Tensor unpack(const Tensor& mask, const Tensor& like, at::OptionalSymIntArrayRef
 
 Tensor rebuild_input(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
                      Saved kind, at::OptionalSymIntArrayRef stride) {
+  check_kind(saved, mask, kind);
   if (kind == Saved::Input) return *saved;
   if (kind == Saved::Mask) {  // any x with the same signs has the same gradient
     return 1 - 2 * unpack(*mask, grad, stride).to(grad.scalar_type());
   }
   const Tensor& y = *saved;
-  const at::ScalarType dtype = opmath(y.scalar_type());
+  const at::ScalarType dtype = at::toOpMathType(y.scalar_type());
   const Tensor where = mask ? unpack(*mask, y, y.sym_strides()) : at::logical_or(at::signbit(y), at::isnan(y));
   // If alpha * x underflowed, x is still negative.
   const double least = dtype == at::kDouble ? std::numeric_limits<double>::min() : std::numeric_limits<float>::min();
@@ -93,22 +93,23 @@ Tensor rebuild_input(const Tensor& grad, const OptionalTensor& saved, const Opti
   return at::where(where, x, y.to(dtype));
 }
 
-Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
-              Saved kind, at::OptionalSymIntArrayRef stride, Need need) {
-  check_kind(saved, mask, kind);
+Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const OptionalTensor& alpha,
+              const at::Scalar& value, int64_t channel_dim, int64_t kind, at::OptionalSymIntArrayRef stride,
+              Need need) {
+  const SlopeArg slope{alpha, value, channel_dim};
   const Tensor& like = saved ? *saved : grad;
   if (!like.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
-    check_saved(grad, saved, mask, std::nullopt, kind);
+    check_saved(grad, saved, mask, std::nullopt, saved_of(kind));
     check_arguments(like, slope);
   }
-  const Tensor x = rebuild_input(grad, saved, mask, slope, kind, stride);
-  const Tensor wide = grad.to(opmath(grad.scalar_type()));
+  const Tensor x = rebuild_input(grad, saved, mask, slope, saved_of(kind), stride);
+  const Tensor wide = grad.to(at::toOpMathType(grad.scalar_type()));
   Tensor grad_x, grad_alpha;
   if (need[0]) {
     grad_x = leaky(is_negative(x), broadcast_slope(x, slope, wide.scalar_type()), wide).to(grad.scalar_type());
   }
-  if (need[1] && slope.alpha) grad_alpha = sum_of_products(x, slope, wide, x);
+  if (need[1] && alpha) grad_alpha = sum_of_products(x, slope, wide, x);
   return {grad_x, grad_alpha};
 }
 
-}  // namespace leaky_ext::formulas
+}  // namespace leaky_ext::composite

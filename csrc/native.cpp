@@ -1,14 +1,12 @@
-#include "tensors.h"
+#include "native.h"
 
 #include <ATen/MemoryOverlap.h>
+#include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
-#include <ATen/TensorUtils.h>
 #include <ATen/ops/empty_strided.h>
 
-#include "allocate.h"
 #include "checks.h"
-#include "formulas.h"
-#include "geometry.h"
+#include "layout.h"
 
 #if defined(LEAKY_WITH_CUDA)
 #include <c10/cuda/CUDAException.h>
@@ -16,47 +14,22 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
-namespace leaky_ext::tensors {
+namespace leaky_ext::native {
 namespace {
 
 using at::IntArrayRef;
 using at::Tensor;
 
-// A tensor that the kernels read by its strides. It is copied first if a StridedView cannot hold its dimensions.
-struct Operand {
-  Tensor tensor;
-  StridedView view;
-
-  Operand(const Tensor& source, const Order& order) : tensor(source) {
-    if (order.view_of(source.strides(), &view)) return;
-    tensor = at::empty_strided(order.sizes, order.strides, source.options()).copy_(source);
-    view = order.output;
+// Sets data and view to a tensor, or to a copy if a StridedView cannot hold its dimensions. Returns the owner of data.
+Tensor read_by_strides(const Tensor& tensor, const Order& order, const void** data, StridedView* view) {
+  Tensor source = tensor;
+  if (!order.view_of(tensor.strides(), view)) {
+    source = at::empty_strided(order.sizes, order.strides, tensor.options()).copy_(tensor);
+    *view = order.output;
   }
-};
-
-// The slope as kernels receive it. Owns the memory that it points to.
-struct KernelSlope {
-  Shape shape;
-  Alpha alpha;
-  std::optional<SlopeLayout> layout;
-
-  KernelSlope(const Tensor& x, const SlopeArg& slope, IntArrayRef sizes, const Order& order) {
-    shape.inner = x.numel();
-    if (!slope.alpha) {
-      alpha.value = slope.value.toDouble();
-      return;
-    }
-    const Tensor& tensor = *slope.alpha;
-    layout.emplace(tensor, sizes, order);
-    shape = layout->shape;
-    alpha.dtype = dtype_of(tensor, "alpha");
-    alpha.data = layout->slopes.const_data_ptr();
-    if (tensor.is_cpu() && !x.is_cpu()) {  // a CPU scalar travels with the launch
-      alpha.value = tensor.item().toDouble();
-      alpha.data = nullptr;
-    }
-  }
-};
+  *data = source.const_data_ptr();
+  return source;
+}
 
 void parallel_for(int64_t tasks, int64_t grain, void* context, cpu::Body body) {
   at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
@@ -93,25 +66,18 @@ void run(const Tensor& x, const BackwardArgs& args) {
 #endif
 }
 
-// Computes the gradients of tensors with the order's sizes. Writes grad_x to `grad_x`, or allocates it if that is undefined.
+// Computes the gradients of tensors with the order's sizes. Allocates grad_x if it is undefined.
 Pair backward(BackwardArgs args, const Tensor& grad, const OptionalTensor& saved, const SlopeArg& slope,
               IntArrayRef sizes, const Order& order, Need need, Tensor grad_x) {
   const Tensor& like = saved ? *saved : grad;
   const KernelSlope kernel_slope(like, slope, sizes, order);
   args.shape = kernel_slope.shape;
   args.alpha = kernel_slope.alpha;
-  const Operand grad_operand(grad, order);
-  args.grad = grad_operand.tensor.const_data_ptr();
-  args.grad_view = grad_operand.view;
-  std::optional<Operand> saved_operand;
-  if (saved) {
-    saved_operand.emplace(*saved, order);
-    args.saved = saved_operand->tensor.const_data_ptr();
-    args.saved_view = saved_operand->view;
-  }
+  const Tensor grad_read = read_by_strides(grad, order, &args.grad, &args.grad_view);
+  const Tensor saved_read = saved ? read_by_strides(*saved, order, &args.saved, &args.saved_view) : Tensor();
   Tensor grad_alpha;
   if (need[1]) {  // before grad_x, as in forward
-    grad_alpha = kernel_slope.layout->new_grad(*slope.alpha, order, formulas::opmath(grad.scalar_type()));
+    grad_alpha = kernel_slope.new_grad(at::toOpMathType(grad.scalar_type()));
     args.grad_alpha = grad_alpha.mutable_data_ptr();
     args.grad_alpha_dtype = dtype_of(grad_alpha, "grad_alpha");
   }
@@ -121,7 +87,7 @@ Pair backward(BackwardArgs args, const Tensor& grad, const OptionalTensor& saved
   }
   args.output_view = order.output;
   if (need[0] || need[1]) run(like, args);
-  if (need[1]) grad_alpha = kernel_slope.layout->restore(grad_alpha, *slope.alpha, order);
+  if (need[1]) grad_alpha = kernel_slope.restore(grad_alpha);
   return {grad_x, grad_alpha};
 }
 
@@ -132,33 +98,29 @@ Pair forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_
   args.dtype = dtype_of(x, "x");
   args.formula = formula_of(formula);
   const OptionalTensor none;
+  const OptionalTensor& alpha = args.formula == Formula::ReLU ? none : slope.alpha;
   const Dims sizes = check_arguments(x, slope);
-  const bool has_slopes = args.formula != Formula::ReLU;
-  const Order order(x.sizes(), x.strides(), has_slopes ? IntArrayRef(sizes) : IntArrayRef());
-  std::optional<Operand> operand;
+  const Order order(x.sizes(), x.strides(), alpha ? IntArrayRef(sizes) : IntArrayRef());
   if (in_place) {
     check_no_overlap(x);
     if (slope.alpha) at::assert_no_overlap(x, *slope.alpha);
     TORCH_CHECK(order.view_of(x.strides(), &args.y_view), "leaky_ext: x of shape ", x.sizes(), " and strides ",
                 x.strides(), " has more than ", StridedView::kMaxDims,
                 " dimensions that do not merge, so it cannot be changed in place: use the out-of-place function");
-    args.x_view = args.y_view;
   } else {
-    operand.emplace(x, order);
-    args.x_view = operand->view;
     args.y_view = order.output;
   }
-  const Pieces pieces = slope.alpha && has_slopes ? Pieces(*slope.alpha, sizes, order) : Pieces();
+  const Pieces pieces(alpha, sizes, order);
   if (pieces.many() || (want_mask && !order.output.dense())) {
     // First copies x to y and writes the mask, in memory order; then computes y in place.
     Pair outputs = forward(x, {none, 1, slope.channel_dim}, int64_t(Formula::LeakyReLU), want_mask, in_place);
     for (int64_t begin = 0; begin < pieces.size; begin += pieces.step) {
-      const OptionalTensor alpha = pieces.of(*slope.alpha, begin);
-      forward(pieces.of(std::get<0>(outputs), begin), {alpha, slope.value, slope.channel_dim}, formula, false, true);
+      const OptionalTensor part = pieces.of(*slope.alpha, begin);
+      forward(pieces.of(std::get<0>(outputs), begin), {part, slope.value, slope.channel_dim}, formula, false, true);
     }
     return outputs;
   }
-  const KernelSlope kernel_slope(x, {has_slopes ? slope.alpha : none, slope.value, slope.channel_dim}, sizes, order);
+  const KernelSlope kernel_slope(x, {alpha, slope.value, slope.channel_dim}, sizes, order);
   args.shape = kernel_slope.shape;
   args.alpha = kernel_slope.alpha;
   Tensor mask;
@@ -168,17 +130,18 @@ Pair forward(const Tensor& x, const SlopeArg& slope, int64_t formula, bool want_
   }
   const Tensor y = in_place ? x : new_tensor(x.options(), x.sizes(), order.strides);
   args.y = y.mutable_data_ptr();
-  args.x = in_place ? args.y : operand->tensor.const_data_ptr();
+  const Tensor x_read = read_by_strides(x, order, &args.x, &args.x_view);
   run(x, args);
   return {y, mask};
 }
 
-Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const SlopeArg& slope,
-              int64_t kind, at::OptionalIntArrayRef stride, Need need) {
+Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask, const OptionalTensor& alpha,
+              const at::Scalar& value, int64_t channel_dim, int64_t kind, at::OptionalIntArrayRef stride, Need need) {
+  const SlopeArg slope{alpha, value, channel_dim};
   BackwardArgs args;
   args.kind = saved_of(kind);
   check_saved(grad, saved, mask, stride, args.kind);
-  need[1] = need[1] && slope.alpha;
+  need[1] = need[1] && alpha;
   TORCH_CHECK_VALUE(!need[1] || args.kind != Saved::Mask,
                     "leaky_ext: the gradient of alpha cannot be computed from the mask");
   // If only the mask was saved: stands for y, with grad's sizes and the given strides.
@@ -187,25 +150,25 @@ Pair backward(const Tensor& grad, const OptionalTensor& saved, const OptionalTen
   args.dtype = dtype_of(grad, "grad");
   if (mask) args.mask = mask->const_data_ptr<uint8_t>();
   Dims sizes = check_arguments(like, slope);
-  if (need[1]) check_device(like, *slope.alpha, "alpha, which needs a gradient,");
+  if (need[1]) check_device(like, *alpha, "alpha, which needs a gradient,");
   const Order order(like.sizes(), saved ? saved->strides() : stride ? *stride : IntArrayRef(contiguous), sizes);
-  const Pieces pieces = slope.alpha ? Pieces(*slope.alpha, sizes, order) : Pieces();
+  const Pieces pieces(alpha, sizes, order);
   if (!pieces.many()) return backward(args, grad, saved, slope, sizes, order, need, {});
 
   const Tensor grad_x = need[0] ? new_tensor(grad.options(), order.sizes, order.strides) : Tensor();
-  const Tensor grad_alpha = need[1] ? new_tensor(slope.alpha->options(), slope.alpha->sizes()) : Tensor();
+  const Tensor grad_alpha = need[1] ? new_tensor(alpha->options(), alpha->sizes()) : Tensor();
   for (int64_t begin = 0; begin < pieces.size; begin += pieces.step) {
     BackwardArgs part = args;
     if (mask) part.mask += begin * order.strides[pieces.dim] / 8;
     sizes[pieces.dim] = pieces.length(begin);
-    const OptionalTensor alpha = pieces.of(*slope.alpha, begin);
+    const OptionalTensor part_alpha = pieces.of(*alpha, begin);
     const OptionalTensor part_saved = saved ? OptionalTensor(pieces.of(*saved, begin)) : std::nullopt;
     const auto [_, sums] =
-        backward(part, pieces.of(grad, begin), part_saved, {alpha, slope.value, slope.channel_dim}, sizes,
+        backward(part, pieces.of(grad, begin), part_saved, {part_alpha, value, channel_dim}, sizes,
                  order.part(pieces.dim, sizes[pieces.dim]), need, need[0] ? pieces.of(grad_x, begin) : Tensor());
     if (need[1]) pieces.of(grad_alpha, begin).copy_(sums);
   }
   return {grad_x, grad_alpha};
 }
 
-}  // namespace leaky_ext::tensors
+}  // namespace leaky_ext::native

@@ -1,4 +1,4 @@
-// The loops, and the contiguous elements that they work on: what each instruction set provides.
+// The interface of the loops, which every instruction set implements. A loop processes a chunk: contiguous elements.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace leaky_ext::cpu {
 
-// Slopes are given in the type that the arithmetic is done in: double for Float64, else float.
+// Slopes have the type of the arithmetic: double for Float64, else float.
 struct ForwardChunk {
   const void* x;
   void* y;
@@ -19,13 +19,13 @@ struct ForwardChunk {
 
 struct BackwardChunk {
   const void* grad;
-  const void* saved;    // x or y, by the Saved kind that the loop was made for
+  const void* saved;    // x or y, by the Saved kind of the loop
   const uint8_t* mask;  // bit 0 of byte 0 belongs to element 0
   void* grad_x;         // may be null
   int64_t n;
-  double alpha;
-  const void* alphas;
-  void* products;  // may be null; receives grad * x of the negative elements, 0 for the others
+  double alpha = 0;
+  const void* alphas = nullptr;
+  void* products = nullptr;  // may be null; receives grad * x of the negative elements, 0 for the others
 };
 
 using ForwardLoop = void (*)(const ForwardChunk&);

@@ -43,29 +43,30 @@ struct Settings {
   }
 };
 
+// The tensors that a node may save. grad: only in the derivative of backward.
+enum SavedTensor { kGrad, kSaved, kMask, kAlpha, kSavedTensors };
+
 // What a node saved, unpacked, and which of its inputs need a gradient.
 struct Unpacked : Settings {
-  OptionalTensor grad, saved, mask, alpha;  // grad: only in the derivative of backward
+  std::array<OptionalTensor, kSavedTensors> tensors;
   std::vector<bool> needed;
 
-  template <typename F>
-  void for_each_tensor(F f) {
-    f(grad), f(saved), f(mask), f(alpha);
-  }
-
-  SlopeArg slope() const { return {alpha, value, channel_dim}; }
+  const OptionalTensor& operator[](SavedTensor which) const { return tensors[which]; }
+  SlopeArg slope() const { return {tensors[kAlpha], value, channel_dim}; }
   bool needs(size_t i) const { return i < needed.size() && needed[i]; }
 };
 
 // Self defines `static variable_list gradients(const variable_list& grads, const Unpacked& from)`.
 template <typename Self>
 struct SavingNode : Node, Settings {
-  SavedVariable grad, saved, mask, alpha;
+  std::array<SavedVariable, kSavedTensors> variables;
 
-  std::array<SavedVariable*, 4> variables() { return {&grad, &saved, &mask, &alpha}; }
+  void save(SavedTensor which, const at::Tensor& tensor, bool is_output = false, bool is_inplace_on_view = false) {
+    variables[which] = SavedVariable(tensor, is_output, is_inplace_on_view);
+  }
 
   void save_slope(const SlopeArg& slope) {
-    if (slope.alpha) alpha = SavedVariable(*slope.alpha, false);
+    if (slope.alpha) save(kAlpha, *slope.alpha);
     value = slope.value;
     channel_dim = slope.channel_dim;
   }
@@ -79,27 +80,24 @@ struct SavingNode : Node, Settings {
 
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (SavedVariable* variable : variables()) variable->reset_data();
+    for (SavedVariable& variable : variables) variable.reset_data();
   }
 
   // Gives compiled autograd the key of this node: nodes with equal keys share compiled code.
   void compiled_args(torch::autograd::CompiledNodeArgs& args) const override {
-    args.collect(grad, false);
-    args.collect(saved, saves_output());
-    args.collect(mask, false);
-    args.collect(alpha, false);
+    for (int i = 0; i < kSavedTensors; ++i) args.collect(variables[i], i == kSaved && saves_output());
     for_each(*this, [&](const auto& field) { args.collect(field); });
   }
 
   // Gives compiled autograd a function of plain values in place of this node.
   variable_list apply_with_saved(const variable_list& grads, torch::autograd::SwapSavedVariables& swap) override {
     using namespace torch::dynamo::autograd;
-    for (SavedVariable* variable : variables()) swap.before(*variable);
+    for (SavedVariable& variable : variables) swap.before(variable);
     swap.before(value);
-    Unpacked from = unpack();
+    const Unpacked from = unpack();
     PackedArgs packed;
-    from.for_each_tensor([&](const OptionalTensor& tensor) { packed.pack(tensor.value_or(at::Tensor())); });
-    Settings::for_each(from, [&](const auto& field) { packed.pack(field); });
+    for (const OptionalTensor& tensor : from.tensors) packed.pack(tensor.value_or(at::Tensor()));
+    for_each(from, [&](const auto& field) { packed.pack(field); });
     packed.pack(from.needed);
     std::vector<at::TypePtr> schema;
     for (const at::IValue& argument : packed.vec()) {
@@ -112,15 +110,15 @@ struct SavingNode : Node, Settings {
         get_input_metadata(next_edges()));
     variable_list result =
         python->call_function(swap.get_py_compiler(), "apply_functional", name, grads, packed.vec(), metadata);
-    for (SavedVariable* variable : variables()) swap.after(*variable);
+    for (SavedVariable& variable : variables) swap.after(variable);
     swap.after(value);
     return result;
   }
 
  private:
   Unpacked unpack() {
-    Unpacked result{*this, defined(grad.unpack()), defined(saved.unpack(getptr())), defined(mask.unpack()),
-                    defined(alpha.unpack())};
+    Unpacked result{*this, {}, {}};
+    for (int i = 0; i < kSavedTensors; ++i) result.tensors[i] = defined(variables[i].unpack(getptr()));
     for (size_t i = 0; i < num_outputs(); ++i) result.needed.push_back(task_should_compute_output(i));
     return result;
   }
@@ -128,8 +126,8 @@ struct SavingNode : Node, Settings {
   static variable_list call_packed(const variable_list& grads, const std::vector<at::IValue>& arguments) {
     torch::dynamo::autograd::PackedArgs packed(arguments);
     Unpacked from;
-    from.for_each_tensor([&](OptionalTensor& tensor) { tensor = defined(packed.unpack<at::Tensor>()); });
-    Settings::for_each(from, [&](auto& field) { field = packed.unpack<std::decay_t<decltype(field)>>(); });
+    for (OptionalTensor& tensor : from.tensors) tensor = defined(packed.unpack<at::Tensor>());
+    for_each(from, [&](auto& field) { field = packed.unpack<std::decay_t<decltype(field)>>(); });
     from.needed = packed.unpack<std::vector<bool>>();
     return Self::gradients(grads, from);
   }
