@@ -8,7 +8,7 @@ from torch import nn
 from ._fx_calls import function_calls
 from ._in_place import reads_alone, safe_in_place
 from ._replace import Conversion, Rules, replace
-from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU
+from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU, check_module
 from .reference import DTYPES
 
 _ZERO = {nn.PReLU: "alpha * g", nn.LeakyReLU: "negative_slope * g", nn.ReLU: "0"}
@@ -73,7 +73,9 @@ def convert(
         ValueError: a pattern matches no activation; a value in `rules` or an option is unknown; ``functions=True`` and
             no part of `model` is a GraphModule; or a new parameter would be added inside DDP or FSDP. Nothing is
             changed then.
+        TypeError: `model` is not a module.
     """
+    check_module(model)
     calls = {call.name: call for call in function_calls(model)} if functions else {}
     safe = safe_in_place(model) if inplace else set()
     wrappers = {type_.__name__ for module in model.modules() for type_ in type(module).__mro__}.intersection(_WRAPPERS)

@@ -22,6 +22,11 @@ _RELU = {"input": RELU}
 _PRELU = nn.PReLU(device="meta")  # an argument of tracer.is_leaf_module
 
 
+def check_module(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"leaky_ext: model must be a torch.nn.Module, got {type(model).__name__}")
+
+
 class Slope(nn.Module):
     """The base class of the modules: holds the slope (a 1-D parameter or a float) and computes leaky ReLU."""
 

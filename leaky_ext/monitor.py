@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from .modules import Bounds, Slope
+from .modules import Bounds, Slope, check_module
 from .optim import slope_parameters
 from .torch_private import is_exporting, is_tracing, transforms_active
 
@@ -67,6 +67,7 @@ class AlphaMonitor:
     """
 
     def __init__(self, model: nn.Module, bounds: Bounds | None = None, every: int = 1) -> None:
+        check_module(model)
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
         self.bounds, self.every = bounds, every

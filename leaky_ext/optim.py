@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .modules import Slope
+from .modules import Slope, check_module
 
 
 def parameter_groups(
@@ -32,6 +32,7 @@ def parameter_groups(
 
         torch.optim.AdamW(leaky_ext.parameter_groups(model, weight_decay=0.05, alpha_lr=1e-4), lr=1e-3)
     """
+    check_module(model)
     if weight_decay or alpha_lr is not None:
         for name, module in model.named_modules():
             _check_own(name, module)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ._replace import Conversion, Rules, replace
-from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU
+from .modules import Bounds, LearnableLeakyReLU, PReLU, Slope, StraightThroughReLU, check_module
 
 _KINDS = {
     PReLU: ("prelu", "leaky_relu"),
@@ -44,6 +44,7 @@ def revert(model: nn.Module, rules: Rules | None = None, *, dry_run: bool = Fals
             parameter; or a rule is wrong as in :func:`convert`. The message names the module and a solution. Nothing is
             changed then.
     """
+    check_module(model)
     users: dict[nn.Parameter, dict[Bounds | None, str]] = {}
     for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):

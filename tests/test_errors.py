@@ -152,3 +152,10 @@ def test_cuda_tensor_in_a_build_without_cuda() -> None:
 def test_raw_backward_checks_what_it_is_given(call: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call(torch.ones(X), torch.ones(X), torch.ones(1))
+
+
+@pytest.mark.parametrize("function", ["convert", "revert", "parameter_groups", "AlphaMonitor"])
+@pytest.mark.parametrize("model", [3, None, torch.nn.PReLU, torch.ones(2)], ids=["int", "None", "class", "Tensor"])
+def test_what_is_no_model(function: str, model: Any) -> None:
+    with pytest.raises(TypeError, match=rf"must be a torch.nn.Module, got {type(model).__name__}"):
+        getattr(leaky_ext, function)(model)
