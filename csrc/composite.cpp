@@ -26,7 +26,7 @@ Tensor broadcast_slope(const Tensor& x, const SlopeArg& slope, at::ScalarType dt
 
 namespace {
 
-// a * b `where`, else 0. b is masked first, so that no derivative meets 0 * inf.
+// Returns a * b `where`, else 0. b is masked first, so that no derivative meets 0 * inf.
 Tensor product(const Tensor& where, const Tensor& a, const Tensor& b) {
   return at::where(where, a * at::where(where, b, 0), 0);
 }

@@ -23,7 +23,8 @@ at::Tensor sum_of_products(const at::Tensor& x, const SlopeArg& slope, const at:
 at::Tensor pack(const at::Tensor& negative);
 at::Tensor unpack(const at::Tensor& mask, const at::Tensor& like, at::OptionalSymIntArrayRef stride);
 
-// Computes an input from what was saved. Its gradients equal those of x.
+// Computes an input from what was saved: with it, backward gives the gradients of x. If only the mask was saved, the
+// input has the signs of x alone, and gives only grad_x.
 at::Tensor rebuild_input(const at::Tensor& grad, const OptionalTensor& saved, const OptionalTensor& mask,
                          const SlopeArg& slope, Saved kind, at::OptionalSymIntArrayRef stride);
 

@@ -37,7 +37,7 @@ using Dims = c10::SmallVector<int64_t, 6>;
 //   counted                                      H W N C     H * W rows of N * C slopes
 struct Order {
   Dims sizes;
-  Dims strides;  // of the output: those that torch.empty_like gives for a tensor with the strides given here
+  Dims strides;  // of the output: as torch.empty_like chooses them for the strides passed
   Dims dims;
   StridedView output;  // the view of the output; dense if no dimension was moved
 

@@ -24,7 +24,7 @@ LEAKY_HD auto negative(V x) {
   return !(x >= V(0));
 }
 
-// Leaky ReLU: forward, and its derivative applied to a gradient.
+// Returns leaky ReLU of x.
 template <typename V>
 LEAKY_HD V leaky_relu(V x, V alpha) {
   return select(negative(x), alpha * x, x);

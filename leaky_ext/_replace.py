@@ -102,7 +102,7 @@ def replace(
 
 
 def _type(module: nn.Module, types: Iterable[type[nn.Module]]) -> Any:
-    """Return the type in `types` with the name of a base class of `module`, or None.
+    """Return the first of `types` whose name a base class of `module` has, or None.
 
     Types are compared by name because scripted and quantized modules only keep the name of the original type.
     """

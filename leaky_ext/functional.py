@@ -89,7 +89,9 @@ def learnable_leaky_relu(x: Tensor, alpha: Tensor | float, *, channel_dim: int =
 
 
 def learnable_leaky_relu_(x: Tensor, alpha: Tensor | float, *, channel_dim: int = 1) -> Tensor:
-    """Overwrite x with the result of :func:`learnable_leaky_relu` and return x. Saves as ``save="output"`` does.
+    """Overwrite x with the result of :func:`learnable_leaky_relu` and return x.
+
+    Eager calls save as ``save="output"`` does, and compiled calls as ``save="input"`` does.
 
     Raises:
         RuntimeError: x is a leaf that requires grad or a view of such a leaf, or elements of x share memory. Nothing is
@@ -134,9 +136,9 @@ def straight_through_relu_(x: Tensor, alpha: Tensor | float = 0.01, *, channel_d
     """Overwrite x with the result of :func:`straight_through_relu` and return x.
 
     Raises:
-        RuntimeError: alpha requires grad, because its gradient needs the overwritten x; x is a leaf that requires grad
-            or a view of such a leaf; or elements of x share memory. Nothing is written then. Other errors are those of
-            :func:`learnable_leaky_relu`.
+        RuntimeError: alpha requires grad, because its gradient needs the overwritten x (compiled calls work); x is a
+            leaf that requires grad or a view of such a leaf; or elements of x share memory. Nothing is written then.
+            Other errors are those of :func:`learnable_leaky_relu`.
     """
     if not is_dynamo_compiling():
         y = _C.activation(x, alpha, channel_dim, RELU, True)

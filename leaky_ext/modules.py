@@ -23,6 +23,7 @@ _PRELU = nn.PReLU(device="meta")  # an argument of tracer.is_leaf_module
 
 
 def check_module(model: Any) -> None:
+    """Raise TypeError if `model` is not a module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"leaky_ext: model must be a torch.nn.Module, got {type(model).__name__}")
 
@@ -200,7 +201,7 @@ class LearnableLeakyReLU(Slope):
             slope.
         save: what is saved for backward: ``"input"``, or ``"output"``, which the next layer often saves anyway. With
             ``"output"``, backward computes the input as ``output / alpha``, so no slope may be exactly 0.
-        inplace: overwrite the input. Saves the output, as ``save="output"`` does.
+        inplace: overwrite the input. Eager calls save the output, as ``save="output"`` does.
         device, dtype: of `alpha`. The dtype is independent of the input's dtype.
         alpha_bounds: ``(low, high)``, or None. forward computes with `alpha` clamped to these bounds and does not write
             to the parameter. If `alpha` is outside, its gradient is 0 unless a descent step leads back inside, and its

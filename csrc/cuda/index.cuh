@@ -51,7 +51,7 @@ struct Channels {
 template <typename Index, int kPack>
 struct Strides {
   int ndim;
-  Divider<Index> size[StridedView::kMaxDims];  // innermost first, and that in packs
+  Divider<Index> size[StridedView::kMaxDims];  // innermost first; the innermost counts packs
   int64_t stride[StridedView::kMaxDims] = {};  // in elements; the innermost from pack to pack
 
   explicit Strides(const StridedView& view) : ndim(view.ndim) {
