@@ -65,26 +65,31 @@ def headline(results: dict[str, Results], link: str = "docs/benchmarks/", suite:
             for pair in tables.IN_NETWORKS:
                 if (pair, compiled) in table:
                     shown[word + pair] = table[pair, compiled].map(speedup).values
-        run = result.runs[min(name for name in result.runs if name.startswith(suite))]
-        parts += [f"{result.machine.title}; {run} ([all rows]({link}{name}.md)):", markdown(shown)]
+        runs = "; ".join(sorted({str(run) for name, run in result.runs.items() if name.startswith(suite)}))
+        parts += [f"{result.machine.title}; {runs} ([all rows]({link}{name}.md)):", markdown(shown)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n" if parts else NOTHING
 
 
-def medians(results: dict[str, Results], kind: str) -> str:
+def medians(
+    results: dict[str, Results],
+    kind: str,
+    suites: tuple[str, ...] = ("networks", "trained"),
+    link: str = "docs/benchmarks/",
+) -> str:
     """Returns a table of the training steps on all machines of a kind ("cpu" or "cuda").
 
     It has a line for each machine and precision. A cell has the median, minimum and maximum over the networks.
     """
     lines = []
     for name, result in results.items():
-        frame = pick(result.frame(), suite=("networks", "trained"), task=TRAINING, malloc="default", device=kind)
+        frame = pick(result.frame(), suite=suites, task=TRAINING, malloc="default", device=kind)
         cases = by_case(frame)
         labels = cases["subject"].str.extract(r"\(((?:fp32|bf16|fp16).*)\)")[0].map(PRECISIONS).fillna("float32")
         for label in labels.drop_duplicates():
             table = versus(cases[labels == label], tables.IN_NETWORKS)
             lines.append(
                 {
-                    {"cpu": "CPU", "cuda": "GPU"}[kind]: f"[{result.machine.title}](docs/benchmarks/{name}.md)",
+                    {"cpu": "CPU", "cuda": "GPU"}[kind]: f"[{result.machine.title}]({link}{name}.md)",
                     "in": label,
                     "networks": len(table),
                     **{pair: spread(table[pair]) for pair in table},

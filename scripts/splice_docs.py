@@ -29,6 +29,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "chart": lambda: chart("docs/figures/networks.svg", "Memory and time of a training step, in shares of PReLU's"),
     "trained": lambda: report.headline(results.load_all(), link="benchmarks/", suite="trained"),
     "steps": lambda: "\n".join(report.medians(results.load_all(), kind) for kind in ("cpu", "cuda")),
+    "compiled": lambda: report.medians(results.load_all(), "cpu", ("networks-compiled",), "benchmarks/"),
     "memory": lambda: report.memory_of_networks(results.load_all()),
     "kept": lambda: chart("figures/memory.svg", "Bytes per element kept for backward"),
 }
