@@ -144,3 +144,12 @@ def test_double_rounds_once_to_a_half_alpha() -> None:
         alpha = torch.ones(1, dtype=dtype, requires_grad=True)
         leaky_ext.learnable_leaky_relu(x, alpha).sum().backward()
         assert alpha.grad is not None and alpha.grad.item() == -(1 + 2 * middle)
+
+
+@pytest.mark.parametrize("slope", [0.25, -0.25])
+def test_the_gradient_at_both_zeros_in_place(slope: float, device: str) -> None:
+    """With positive slopes only y is saved, and its sign shows which x were negative."""
+    x = torch.tensor([-0.0, 0.0, 1.0, -1.0], device=device, requires_grad=True)
+    alpha = torch.tensor([slope], device=device, requires_grad=True)
+    y = leaky_ext.learnable_leaky_relu_(x * 1, alpha)
+    assert torch.autograd.grad(y.sum(), x)[0].tolist() == [1.0, 1.0, 1.0, slope]
