@@ -20,6 +20,7 @@ from .tables import MIB, OWN, by_case, by_network, pick, training_steps, versus
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
+INK = "#1f2328"
 SHARES = {"time: convert(model)": ("learnable", "PReLU"), 'time: convert(model, save="output")': (SMALL, "PReLU")}
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white", "axes.grid": True, "axes.axisbelow": True, "grid.color": "#d1d9e0",
@@ -61,13 +62,13 @@ def networks(results: dict[str, Results]) -> Figure | None:
     texts = [f"{a / MIB:,.0f} of {b / MIB:,.0f} MiB" for a, b in zip(kept[SMALL], kept["PReLU"], strict=True)]
     for name, text in zip(names, texts, strict=True):
         left.text(1.03, name, text, va="center", fontsize=8)
-    left.plot(kept["ReLU"] / kept["PReLU"], names, "D", color="#1f2328", label="kept with nn.ReLU")
+    left.plot(kept["ReLU"] / kept["PReLU"], names, "D", color=INK, label="kept with nn.ReLU")
     left.set(xlim=(0, 1.45), xticks=[0, 0.2, 0.4, 0.6, 0.8, 1], xlabel="kept for backward, share of nn.PReLU's")
     for index, (label, values) in enumerate(speed.items()):
         right.plot(1 / values, names, MARKERS[index], color=COLOURS[index], label=label)
     right.set(xlabel="time of a training step, share of nn.PReLU's")
     for panel in (left, right):
-        panel.axvline(1, color="#1f2328", linewidth=1)
+        panel.axvline(1, color=INK, linewidth=1)
         panel.grid(visible=False, axis="y")
     handles, labels = (a + b for a, b in zip(*(p.get_legend_handles_labels() for p in (left, right)), strict=True))
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
@@ -91,7 +92,7 @@ def speed_up(results: dict[str, Results]) -> Figure | None:
     for panel, pair in zip(panels, OWN, strict=True):
         for index, (title, sizes, ratios) in enumerate(lines):
             panel.plot(sizes, ratios[pair], label=title, color=COLOURS[index % 6], marker=MARKERS[index % 6])
-        panel.axhline(1, color="#1f2328", linewidth=1)
+        panel.axhline(1, color=INK, linewidth=1)
         panel.set(xscale="log", yscale="log", xlabel="elements", title=pair)
         panel.set_xticks([100, 10_000, M, 16 * M], [size_name(n) for n in (100, 10_000, M, 16 * M)])
         panel.minorticks_off()

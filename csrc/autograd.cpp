@@ -91,7 +91,7 @@ struct ForwardNode : SavingNode<ForwardNode> {
   }
 };
 
-// Computes the derivative of backward with respect to grad, x (saved) and alpha. u and v are the gradients of grad_x and grad_alpha.
+// Computes the derivatives of backward: by grad, x (saved) and alpha. u, v: the gradients of grad_x and grad_alpha.
 struct BackwardNode : SavingNode<BackwardNode> {
   std::string name() const override { return "LearnableLeakyReluBackwardBackward0"; }
 

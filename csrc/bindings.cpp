@@ -87,10 +87,10 @@ std::optional<Bounds> bounds_of(const py::handle pair) {
   return Bounds{PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(tuple, 0)), PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(tuple, 1))};
 }
 
-// module_activation(x, module), positional: calls a module of modules.py. In Python, each attribute
-// takes 40 ns, because nn.Module has a __getattr__, and a parameter 600 ns. Returns NotImplemented for subclasses,
-// which may override any attribute: `formulas` must be in the dict of the class itself. Does the same while torch.fx
-// traces, because the slope must become a node of the graph.
+// module_activation(x, module), positional: calls a module of modules.py. In Python, each attribute takes 40 ns, as
+// nn.Module has a __getattr__, and a parameter 600 ns. Returns NotImplemented for subclasses, which may override any
+// attribute: `formulas` must be in the dict of the class itself. Does the same while torch.fx traces, because the slope
+// must become a node of the graph.
 PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   static PyObject* const names[] = {
