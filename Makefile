@@ -42,7 +42,7 @@ test-slow: $(BUILT) $(CUDA_TOOLS)  ## the slow tests: Inductor, export, installa
 test-all: test test-slow  ## all tests
 
 ci: $(BUILT) $(DOCS) $(LINT)/.installed $(CUDA_TOOLS)  ## everything that must pass before a merge
-	.ci/run --at-once cuda-compile cpp docs sanitize-kernels types lint --in-turn test test-slow
+	.ci/run --at-once cpp cuda-compile sanitize-kernels docs types lint --in-turn test test-slow
 
 dev: $(BUILT)  ## an editable build in .venv
 

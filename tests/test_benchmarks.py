@@ -21,7 +21,8 @@ from benchmarks.worker import measure_case
 
 CASE = Case(suite="test", subject="operator", task=BOTH, contenders=("where",), numel=10_000, threads=1)
 OURS = ("residual network", "MLP", *BLOCKS)  # networks that need no other package
-LARGER = ("Real-ESRGAN compact, 128 px", "Real-ESRGAN compact, 256 px")  # the network of 64 px on other images
+# The network of 64 px, on other images.
+LARGER = [f"Real-ESRGAN compact, {size} px" for size in ("128", "256", "16 x 96")]
 
 
 class WrongGradX(torch.autograd.Function):

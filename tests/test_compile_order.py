@@ -15,30 +15,18 @@ import leaky_ext
 SCRIPT = Path(__file__).with_name("compile_order.py")
 
 
-def results(order: str, *names: str) -> dict[str, dict]:
-    run = subprocess.run([sys.executable, SCRIPT, order, *names], capture_output=True, text=True, timeout=900)
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_no_operator_is_left_and_no_more_is_kept_than_by_pytorchs_own(order: str) -> None:
+    run = subprocess.run([sys.executable, SCRIPT, order], capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
-
-
-def check(found: dict[str, dict]) -> None:
+    found = json.loads(run.stdout.splitlines()[-1])
     assert found
     assert {name: row["left"] for name, row in found.items() if row["left"]} == {}
     assert {name: row for name, row in found.items() if row["kept"] > row["PyTorch's"] * 1.001} == {}
     for name, row in found.items():
         if "save=output" in name:  # y and one byte per element in place of x and y
             assert row["kept"] <= 0.70 * row["PyTorch's"]
-
-
-@pytest.mark.slow
-def test_a_process_that_compiled_something_else_first() -> None:
-    check(results("second", "LearnableLeakyReLU, save=output", "StraightThroughReLU"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("order", ["first", "second"])
-def test_no_operator_is_left_and_no_more_is_kept_than_by_pytorchs_own(order: str) -> None:
-    check(results(order))
 
 
 def test_inductors_table_holds_the_operators_after_registration() -> None:
