@@ -7,10 +7,10 @@ from numpy_types import F32, F64, U32, U64
 
 
 def directed(rounded, exact, mode):
-    """Returns the neighbour of `rounded` that the rounding mode asks for.
+    """Applies a rounding mode: RM (down), RP (up), RZ (toward zero), or none of these in `mode` (to nearest).
 
-    `rounded` is the result, rounded to nearest. `exact` has a wider type, and compares with numbers of the narrow type
-    as the exact result does. `mode` holds RM (down), RP (up), RZ (toward zero), or none of them (to nearest).
+    `rounded` is the result, rounded to nearest. `exact` has a wider type. It is greater or less than `rounded` if the
+    exact result is.
     """
     wide = rounded.astype(exact.dtype)
     if "RM" in mode:
@@ -30,8 +30,8 @@ def flush(value):
 def fma32(a, b, c, mode):
     """Returns a * b + c in float32, rounded once.
 
-    In float64 the product is exact. The sum is rounded to odd there, so that rounding it to float32 gives the same as
-    one rounding of the exact sum.
+    The product is exact in float64. The sum is rounded to odd in float64. Rounding that to float32 gives the same
+    result as rounding the exact sum once.
     """
     product, c = np.atleast_1d(F64(a) * F64(b)), F64(c)
     total = product + c
@@ -75,7 +75,7 @@ def bfloat16_bits(float32_bits):
 
 
 def bfloat16_bits_of_float64(value):
-    """Returns the bits of bfloat16 numbers. Rounds to odd in float32 first, so that the result is rounded only once."""
+    """Returns the bits of bfloat16 numbers. Rounds to odd in float32 first, which avoids double rounding."""
     value = np.atleast_1d(value)
     single = value.astype(F32)
     bits = single.view(U32)
@@ -85,10 +85,10 @@ def bfloat16_bits_of_float64(value):
 
 
 def float32_of_uint64(value, mode):
-    """Converts with one rounding.
+    """Converts uint64 to float32, rounded once.
 
-    Large numbers lose their 12 lowest bits before they become float64. If any of these bits is set, the lowest of the
-    other bits is set (a sticky bit), so that no information for the rounding is lost.
+    From 2**52 on, the 12 lowest bits are removed before the conversion to float64. If any of them is set, the lowest
+    remaining bit is set (a sticky bit), so that float32 is rounded correctly.
     """
     sticky = (value >> U64(12)) | ((value & U64(0xFFF)) != 0).astype(U64)
     exact = np.atleast_1d(np.where(value < U64(2**52), value.astype(F64), sticky.astype(F64) * 4096.0))

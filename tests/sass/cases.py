@@ -9,9 +9,9 @@ from project import KINDS
 
 @dataclass
 class Layout:
-    """Where the elements of an operand are: (size, stride) of each dimension, outermost first, in elements.
+    """The layout of an operand: (size, stride) of each dimension, outermost first. Without `dims`, it is dense.
 
-    Without `dims`, the operand is dense. `offset` is that of element 0.
+    `offset` is the distance in elements from an aligned address to the first element in memory.
     """
 
     dims: tuple = ()
@@ -50,7 +50,7 @@ class Case:
     grad_x: bool = True
     grad_alpha: str = "float32"  # type; empty: not computed
     zero_slope: bool = False  # of the first channel
-    # to count instructions, and for tensors that are too large for memory
+    # for the table, and for tensors that are too large for memory
     all_negative: bool = False
     blocks: tuple = ()  # numbers of the blocks to run, -1 is the last; empty: all
     repeat: int = 0  # if not 0, the operands repeat after this many elements
@@ -158,12 +158,12 @@ def backward_cases(dtype, quick):
     yield case((1, 1, 990), layouts={"saved": rows(30, 33, 40), "grad": Layout(((990, 0),))})
     yield case((33, 30, 1), layouts={"saved": rows(33, 30, 1, 33), "grad": rows(33, 30, -30)})
     yield case((16, 4, 4), layouts={"grad": EIGHT_DIMS}, special=True)
-    # x of shape (3, 16, 5, 4), channels_last, and alpha of shape (3, 16, 1, 1): elements are counted as (20, 3, 16).
+    # A channels_last x of shape (3, 16, 5, 4), and alpha of shape (3, 16, 1, 1). Elements are counted as (20, 3, 16).
     per_sample = Layout(((20, 16), (3, 320), (16, 1)))
     yield case((20, 48, 1), dtype, layouts={"grad": per_sample, "saved": per_sample, "grad_x": per_sample})
     yield case((20, 48, 1), layouts={"saved": per_sample, "grad_x": per_sample}, kind="output+mask")
     yield case((20, 48, 1), layouts={"grad": per_sample, "grad_x": per_sample}, kind="mask", **alone)
-    # The same with 15 channels, which are not whole 16-byte packs.
+    # The same with 15 channels. They do not fill whole 16-byte packs.
     per_sample = Layout(((20, 15), (3, 300), (15, 1)))
     yield case((20, 45, 1), layouts={"grad": per_sample, "saved": per_sample, "grad_x": per_sample})
     yield case((20, 45, 1), layouts={"saved": per_sample, "grad_x": per_sample}, kind="output+mask", grad_x=False)

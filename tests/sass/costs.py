@@ -1,4 +1,4 @@
-"""The table: what the kernels need of a multiprocessor, and how many instructions they issue."""
+"""The table: the registers and shared memory that the kernels use, and the instructions that they issue."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from tensors import Setup
 
 @dataclass
 class Limits:
-    """What one multiprocessor can hold."""
+    """The limits of one multiprocessor."""
 
     threads: int
     blocks: int
@@ -59,18 +59,18 @@ def blocks_resident(limits, resources, threads, shared):
 
 
 def issue_share(device, instructions, moved):
-    """Returns the share of the issue slots that are used while the device moves data at REACHED of its bandwidth.
+    """Returns the share of a device's issue slots that a kernel uses at REACHED of the bandwidth.
 
-    A thread issues `instructions` for `moved` bytes. A multiprocessor issues 4 warp instructions per clock.
+    Each thread issues `instructions` for `moved` bytes. A multiprocessor has 4 issue slots per clock.
     """
     rate = instructions / 32 / moved * REACHED * device.bandwidth
     return rate / (device.multiprocessors * 4 * device.clock)
 
 
 def table_cases(dtype):
-    """Returns (title, tensors that are read or written, whether a mask is too, function that creates the case) per row.
+    """Returns (title, tensors that are read or written, whether there is a mask, function) for each row.
 
-    The argument of the function is the size of the tensors, in units of 16 KiB.
+    The function creates the case. Its argument is the size of each tensor, in units of 16 KiB.
     """
     piece = 16384 // SIZE[dtype]  # elements
 
@@ -144,7 +144,7 @@ def resident_blocks(arch, resources, threads, shared):
 def measure(project, arch, title, dtype, tensors, with_mask, create, sizes):
     """Returns one row of the table. A pack is 16 bytes of each tensor."""
     (_, fewer, few, _), (launch, more, many, in_flight) = [count(project, arch, create(n)) for n in sizes]
-    # The difference removes what a block does before its first tile. If blocks have one tile, it belongs to the tile.
+    # The difference leaves out the instructions before a block's first tile. If every block has one tile, they count.
     instructions = more / many if many == few else (more - fewer) / (many - few)
     moved = tensors * 16 + (2 / SIZE[dtype] if with_mask else 0)
     resources = project.resources[arch, launch.kernel]
@@ -227,8 +227,8 @@ def table(project, arch, quick, names, report):
     report_others(project, arch, quick, names, report, seen={row["kernel"] for row in rows})
     print("KiB/SM: what all resident threads request from memory before they wait (without slopes).")
     print("instr: the instructions that a thread issues per 16-byte pack.")
-    print(f"H100, H200, B200: the share of the issue slots that this uses at {REACHED:.0%} of the bandwidth;")
-    print(f"  *: the device runs code for another architecture; !: over {NEAR_ISSUE_BOUND}, near issue-bound.")
+    print(f"H100, H200, B200: the share of the issue slots that these use at {REACHED:.0%} of the bandwidth;")
+    print(f"  *: the device itself runs code for another architecture; !: over {NEAR_ISSUE_BOUND}, near issue-bound.")
     total = len(rows) * sum(d.arch == arch for d in DEVICES)
     print(f"near issue-bound on the devices that run this code: {len(near)} of {total}")
     report["near_issue_bound"] = near

@@ -1,11 +1,11 @@
-"""What the compiler says about a kernel: ptxas's log, and sections of the ELF file that holds the code (a cubin)."""
+"""Reads the compiler's information about kernels: the log of ptxas, and ELF sections of the code (a cubin)."""
 
 import re
 import struct
 from dataclasses import dataclass
 
 SHT_NOBITS = 8  # a section without data in the file
-EIFMT_SVAL = 4  # an attribute with data. In other formats, the size field is the value
+EIFMT_SVAL = 4  # an attribute with data; in other formats, the size field holds the value
 EIATTR_PARAM_CBANK, EIATTR_KPARAM_INFO = 0x0A, 0x17
 
 

@@ -1,4 +1,4 @@
-"""Creates the tensors of a case, and the call that gets them."""
+"""Creates the tensors of a case, and the arguments of its call."""
 
 import numpy as np
 from cases import DENSE
@@ -11,7 +11,7 @@ GAP = 0xA5  # each byte between the elements of an operand
 
 
 def operand_address(number):
-    """Returns an address a little below a multiple of 4 GiB, so that additions to it carry into the high word."""
+    """Returns an address 256 bytes below a multiple of 4 GiB. Offsets of 256 and more carry into the high word."""
     return ((0x7F00 + 16 * number) << 32) - 256
 
 
@@ -24,7 +24,7 @@ def set_view(operand, layout):
 class Setup:
     """A case's operands in memory, and the call.
 
-    `x`, `grad`, `saved` and `alpha` hold the values per element, `negative` which elements count as negative.
+    `x`, `grad`, `saved` and `alpha` hold one value per element. `negative` selects the elements that count as negative.
     """
 
     def __init__(self, project, case):
@@ -50,7 +50,7 @@ class Setup:
         else:
             c.alpha = operand_address(1)
             if case.relu:
-                c.alpha = 0x10  # unused by ReLU: a read raises Fault
+                c.alpha = 0x10  # ReLU does not use alpha; a read raises Fault
             else:
                 self.memory.add("alpha", c.alpha, encode(self.slopes, alpha_type))
             self.alpha = self.slopes[self.channel]
@@ -70,7 +70,7 @@ class Setup:
         return rounded([value_at[k] for k in places.tolist()], case.dtype)
 
     def add_operand(self, name, number, values, operand, access="r"):
-        """Writes an operand to memory in its layout. Bytes between its elements count as unwritten.
+        """Writes an operand to memory in its layout. The bytes between its elements count as unwritten.
 
         Returns the indices of the elements in the operand's region.
         """
