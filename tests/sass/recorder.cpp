@@ -139,7 +139,7 @@ BackwardArgs backward_args(const Call& c) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The runtime
+// The functions of the CUDA runtime that the host code calls
 
 struct Recorded {
   uint64_t grid[3], block[3], shared_bytes, right_stream;
