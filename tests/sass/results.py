@@ -15,7 +15,7 @@ def require_equal(name, got, expected):
     equal = (got == expected) & (np.signbit(got) == np.signbit(expected)) | (np.isnan(got) & np.isnan(expected))
     if not equal.all():
         k, count = int(np.flatnonzero(~equal)[0]), (~equal).sum()
-        raise Wrong(f"{name}: {count} of {equal.size} wrong; element {k} is {got[k]!r}, expected {expected[k]!r}")
+        raise Wrong(f"{name}: {count} of {equal.size} wrong; element {k} is {got[k]}, expected {expected[k]}")
 
 
 def expected_y(setup):
@@ -114,7 +114,7 @@ def check_grad_alpha(setup):
         error = abs(got[channel] - exact)
         if not error <= allowed:
             times = f"the error is {error / allowed:.3g} times the allowed one"
-            raise Wrong(f"grad_alpha[{channel}] is {got[channel]!r}, expected {exact!r}: {times}")
+            raise Wrong(f"grad_alpha[{channel}] is {got[channel]}, expected {exact}: {times}")
 
 
 def check_results(setup):
