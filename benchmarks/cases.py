@@ -13,12 +13,12 @@ SIZES = (100, 10 * K, M // 16, 100 * K, M // 4, M // 2, M, 2 * M, 4 * M, 16 * M)
 
 FORWARD, BOTH, THEN_READ = "forward", "forward + backward", "forward, then F.relu"
 TRAINING, INFERENCE = "training step", "inference"
-GRAPHED = "training step in a CUDA graph"  # forward and backward are captured: the host's part of them is gone
-RECORDED = "forward, recorded"  # by autograd; FORWARD is not
+GRAPHED = "training step in a CUDA graph"  # forward and backward are captured, so their host time is not measured
+RECORDED = "forward, recorded"  # recorded by autograd; FORWARD runs without grad
 WITH_GRADIENTS = (BOTH, RECORDED, TRAINING, GRAPHED)
 
-# glibc's settings that a measuring process is started with. "default" is what every process gets: blocks above 32 MiB
-# are fresh pages each time. "kept": the process keeps what was freed (docs/performance.md).
+# GLIBC_TUNABLES of the process that measures. "default": none, so each allocation above 32 MiB gets new pages. "kept":
+# the process keeps freed memory (docs/performance.md).
 MALLOC = {
     "default": "",
     "kept": "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592",
@@ -27,25 +27,25 @@ MALLOC = {
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One comparison: its contenders take turns in one process."""
+    """One comparison. Its contenders are measured in turns, in one process."""
 
     suite: str
     subject: str  # "operator", "module", or the name of a network or a block
     task: str
     contenders: tuple[str, ...]
-    numel: int = 0  # of operators
+    numel: int = 0  # if the subject is "operator" or "module"
     dtype: str = "float32"
-    layout: str = "flat"  # of operators: flat with one slope; nchw, channels_last with one for each channel
+    layout: str = "flat"  # of operators: flat has one slope, nchw and channels_last have one per channel
     compiled: bool = False
     threads: int = 2
     malloc: str = "default"
     device: str = "cpu"
-    group: str = ""  # "by hand": formulas written by hand, apart, so as not to disturb the heap of the others
+    group: str = ""  # "by hand": formulas written by hand have their own process, because they change the heap
 
     @property
     def process(self) -> tuple[str, str, int, str, bool]:
-        """Returns a key: one process measures all cases with the same key."""
-        numel = 0 if self.device == "cuda" else self.numel  # the heap of the host has no effect there
+        """Returns a key. One process measures all cases with the same key."""
+        numel = 0 if self.device == "cuda" else self.numel  # the host's heap has no effect on CUDA
         return self.malloc, self.subject, numel, self.group, self.compiled
 
     @property
@@ -58,7 +58,7 @@ class Case:
 
     @property
     def key(self) -> dict[str, str | int | bool]:
-        """Returns what identifies the case in tables."""
+        """Returns the fields that identify the case in tables."""
         return {name: getattr(self, name) for name in KEY}
 
 
@@ -99,7 +99,7 @@ def operators(*, threads: int, quick: bool) -> Iterator[Case]:
 
 
 def calls(*, threads: int, quick: bool) -> Iterator[Case]:
-    """Returns cases with small tensors, which measure call overhead."""
+    """Yields operators on small tensors, which measure call overhead."""
     for task in (BOTH,) if quick else (BOTH, FORWARD):
         yield Case(
             suite="calls", subject="operator", task=task, numel=100, threads=threads,
@@ -108,9 +108,9 @@ def calls(*, threads: int, quick: bool) -> Iterator[Case]:
 
 
 def host(*, threads: int, quick: bool) -> Iterator[Case]:
-    """Calls of modules on small tensors, on one thread: what a call costs the host."""
+    """Yields calls of modules on small tensors, on one thread, which measure host time."""
     for task in (BOTH, RECORDED, FORWARD):
-        names = tuple(name for name in MAIN if name != "fixed")  # a function: see `calls`
+        names = tuple(name for name in MAIN if name != "fixed")  # a function; `calls` measures it
         names += (*BOUNDED, *BOUNDED.values())
         yield Case(suite="host", subject="module", task=task, contenders=names, numel=100, threads=1)
 
@@ -129,7 +129,7 @@ def compiled(*, threads: int, quick: bool) -> Iterator[Case]:
 
 
 def networks(*, threads: int, quick: bool) -> Iterator[Case]:
-    """Eager. Architectures whose package is not installed are left out."""
+    """Yields eager networks, without those whose package is not installed."""
     few = ("facenet RNet", "Real-ESRGAN compact, 64 px", "MLP")
     for name, network in NETWORKS.items():
         if not network.available or (quick and name not in few):
@@ -148,7 +148,7 @@ def networks(*, threads: int, quick: bool) -> Iterator[Case]:
 
 
 def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
-    """Training steps. Compiling takes longer than measuring."""
+    """Yields training steps only, because compiling takes longer than measuring."""
     for case in networks(threads=threads, quick=quick):
         wanted = case.subject == "MLP" if quick else not NETWORKS[case.subject].large
         if wanted and case.task == TRAINING and case.malloc == "default":
@@ -157,7 +157,7 @@ def networks_compiled(*, threads: int, quick: bool) -> Iterator[Case]:
 
 
 def trained(*, threads: int, quick: bool) -> Iterator[Case]:
-    """Training steps in the precision and memory format that people choose, beside contiguous float32."""
+    """Yields training steps with autocast or channels_last, as people train, and in contiguous float32."""
     for name, network in TRAINED.items():
         if not network.available or (quick and not name.startswith(("MLP", "residual network, batch"))):
             continue
@@ -183,9 +183,10 @@ SUITES = {
     "networks-compiled": networks_compiled,
     "trained-compiled": trained_compiled,
 }
-# Of timing, for each case in each process; and fresh processes: the state of a heap decides what a size costs.
+# Seconds of timing per case and process.
 SECONDS = {"calls": 3.0, "host": 2.0, "operators": 0.3, "networks": 3.0, "trained": 2.0, "compiled": 0.5}
 SECONDS |= {"networks-compiled": 2.0, "trained-compiled": 2.0}
+# Processes per case. The heap differs from process to process, and changes the time of large allocations.
 PROCESSES = dict.fromkeys(SUITES, 3) | {"calls": 5, "trained": 2}
 
 
@@ -194,12 +195,12 @@ def select(suite: str, *, device: str = "cpu", threads: int = 2, quick: bool = F
     cases = [case for case in cases if case.subject not in TRAINED or TRAINED[case.subject].runs_on(device)]
     if device == "cuda":
         cases = [replace(case, device=device) for case in cases if on_cuda(case, threads)]
-        # Below this, most of what is timed there is the host's part of a call.
+        # With fewer elements, most of the time is host time.
         cases += [replace(case, numel=64 * M) for case in cases if case.numel == 16 * M]
     return cases
 
 
 def on_cuda(case: Case, threads: int) -> bool:
-    """Whether a case makes sense on CUDA: glibc and host threads have no effect there, and PyTorch has no oneDNN."""
-    same = case.malloc == "default" and (case.threads == threads or case.suite == "host")
-    return same and "oneDNN" not in case.contenders
+    """Returns whether to measure a case on CUDA. glibc and host threads have no effect there; oneDNN is for CPUs."""
+    default = case.malloc == "default" and (case.threads == threads or case.suite == "host")
+    return default and "oneDNN" not in case.contenders

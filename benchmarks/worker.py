@@ -1,4 +1,4 @@
-"""Measures one case. Runs in processes that run.py starts."""
+"""Measures cases, in processes that run.py starts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Results = dict[str, dict[str, Any]]
 
 
 def start(log: str, malloc: str) -> None:
-    """Prepares a fresh process."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # compilers and profilers talk
+    """Prepares a new process: sends its output to a log, and sets glibc's threshold."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # compilers and profilers print messages
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if malloc == "default":
-        # glibc raises the size from which memory is fetched anew as large blocks are freed, up to 32 MiB. Any process
-        # that trains has reached that; rows should not depend on their order.
+        # Allocations above a threshold get new pages each time. When glibc frees a larger block, it raises the
+        # threshold, up to 32 MiB. Training does this soon; it is done first here, so that rows do not depend on their
+        # order.
         torch.empty(31 << 20, dtype=torch.uint8)
 
 
@@ -32,7 +33,7 @@ def measure_case(
 ) -> Results:
     """Returns samples in microseconds and memory in bytes by contender, or the `problem` that prevents timing.
 
-    `process` is the number of processes that measured the same before. The first one checks results and reads memory.
+    `process` is the number of processes that measured the case before. The first one checks results and reads memory.
     """
     results, calls = set_up(case, process, contenders)
     with torch.set_grad_enabled(case.task in WITH_GRADIENTS):
@@ -44,11 +45,11 @@ def measure_case(
 
 
 def set_up(case: Case, process: int, contenders: dict[str, Contender]) -> tuple[Results, dict[str, Call]]:
-    """Returns the results of each contender before timing, and the calls to time."""
+    """Returns each contender's results before timing, and the calls to time."""
     torch.set_num_threads(case.threads)
     if case.compiled:
         torch._dynamo.reset()
-        torch._dynamo.config.recompile_limit = 64  # activations share code; never fall back to eager in silence
+        torch._dynamo.config.recompile_limit = 64  # activations share code objects; if a limit is hit, raise
         torch._dynamo.config.fail_on_recompile_limit_hit = True
     subject = problem(case)
     results: Results = {}
@@ -65,7 +66,7 @@ def set_up(case: Case, process: int, contenders: dict[str, Contender]) -> tuple[
                 if case.task in (BOTH, TRAINING):
                     results[name] = {**entry.memory()}
             calls[name] = entry.call
-        except Exception as error:  # what a contender raises is its result
+        except Exception as error:  # an exception is the contender's result
             results[name] = {"problem": f"failed: {first_line(error)}"}
     return results, calls
 
@@ -74,7 +75,7 @@ _held: tuple[Case, Call]
 
 
 def hold(case: Case, process: int) -> dict[str, Any]:
-    """Sets up the single contender of the case for `time_held`, and returns its results so far."""
+    """Sets up the only contender of the case for `time_held`, and returns its results before timing."""
     global _held
     results, calls = set_up(case, process, CONTENDERS)
     for call in calls.values():

@@ -1,5 +1,7 @@
-"""The machine code of the CUDA kernels, run in the emulator of tests/sass, where nvcc and cuobjdump are there;
-`make test-slow` installs them if they are not."""
+"""Runs the machine code of the CUDA kernels in the emulator of tests/sass.
+
+`make test-slow` installs nvcc and cuobjdump if they are missing.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ HAS_TOOLS = shutil.which("nvcc") is not None and has_cuobjdump() and importlib.u
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_TOOLS and "CI" not in os.environ, reason="no nvcc, cuobjdump or numpy: `make test-slow`")
+@pytest.mark.skipif(not HAS_TOOLS and "CI" not in os.environ, reason="needs nvcc, cuobjdump, numpy: `make test-slow`")
 def test_quick_cases_on_machine_code() -> None:
     command = [sys.executable, "tests/sass/check.py", ".", "--quick", "--no-table", "--arch", "90"]
     result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

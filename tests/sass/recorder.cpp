@@ -1,7 +1,7 @@
-// Stands in for the CUDA runtime under the project's own host code, and tells of every launch: the kernel's name on the
-// device, the grid, and where its parameters lie. Nothing is launched.
+// Replaces the CUDA runtime under the project's host code. It launches nothing, and reports each launch to project.py:
+// the kernel's name on the device, the grid, and the addresses of its parameters.
 //
-// nvcc's host code registers each kernel's host stub with its device name, so no name is guessed here.
+// nvcc's host code registers the host stub and the device name of each kernel.
 #include <cuda_runtime.h>
 
 #include <map>
@@ -14,40 +14,43 @@
 using namespace leaky_ext;
 
 // ---------------------------------------------------------------------------------------------------------------------
-// kernels.h has the fields that are filled in below, and no others
+// Checks that kernels.h has the fields that are set below, and no others
 
 namespace {
 
-struct Anything {
+struct ConvertibleToAny {
   template <typename T>
   operator T() const;
 };
 
 template <typename T, typename Fields, typename = void>
-struct Takes : std::false_type {};
+struct HasAtLeast : std::false_type {};
 template <typename T, size_t... k>
-struct Takes<T, std::index_sequence<k...>, std::void_t<decltype(T{(void(k), Anything())...})>> : std::true_type {};
+struct HasAtLeast<T, std::index_sequence<k...>, std::void_t<decltype(T{(void(k), ConvertibleToAny())...})>>
+    : std::true_type {};
 
 template <typename T, size_t n>
 constexpr bool has_fields =
-    Takes<T, std::make_index_sequence<n>>::value && !Takes<T, std::make_index_sequence<n + 1>>::value;
+    HasAtLeast<T, std::make_index_sequence<n>>::value && !HasAtLeast<T, std::make_index_sequence<n + 1>>::value;
 
-static_assert(has_fields<ForwardArgs, 9>, "kernels.h: ForwardArgs has other fields than recorder.cpp fills in");
-static_assert(has_fields<BackwardArgs, 13>, "kernels.h: BackwardArgs has other fields than recorder.cpp fills in");
-static_assert(has_fields<Alpha, 3>, "kernels.h: Alpha has other fields than recorder.cpp fills in");
-static_assert(has_fields<Shape, 3>, "kernels.h: Shape has other fields than recorder.cpp fills in");
-static_assert(has_fields<cuda::Launch, 3>, "kernels.h: cuda::Launch has other fields than recorder.cpp fills in");
+static_assert(has_fields<ForwardArgs, 9>, "kernels.h: the fields of ForwardArgs are not those that recorder.cpp sets");
+static_assert(has_fields<BackwardArgs, 13>,
+              "kernels.h: the fields of BackwardArgs are not those that recorder.cpp sets");
+static_assert(has_fields<Alpha, 3>, "kernels.h: the fields of Alpha are not those that recorder.cpp sets");
+static_assert(has_fields<Shape, 3>, "kernels.h: the fields of Shape are not those that recorder.cpp sets");
+static_assert(has_fields<cuda::Launch, 3>,
+              "kernels.h: the fields of cuda::Launch are not those that recorder.cpp sets");
 static_assert(sizeof(StridedView) == (1 + 2 * StridedView::kMaxDims) * sizeof(int64_t) && StridedView::kMaxDims == 8,
-              "kernels.h: StridedView has other fields than recorder.cpp fills in");
+              "kernels.h: the fields of StridedView are not those that recorder.cpp sets");
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What a case gives, as project.py lays it out: numbers of 8 bytes
+// The arguments of a call, as in project.py: every field has 8 bytes
 
 struct Operand {
   int64_t address, ndim, size[8], stride[8];
 };
 
-struct Case {
+struct Call {
   int64_t dtype, outer, channels, inner, multiprocessors, workspace;
   int64_t alpha, alpha_dtype;
   double alpha_value;
@@ -65,7 +68,7 @@ constexpr DType kTypes[] = {DType::Float64, DType::Float32, DType::Float16, DTyp
 constexpr Formula kFormulas[] = {Formula::LeakyReLU, Formula::LeakyReLUSigned, Formula::ReLU};
 constexpr Saved kKinds[] = {Saved::Input, Saved::Output, Saved::OutputAndMask, Saved::Mask};
 
-constexpr int64_t kStream = 0x57;  // every launch must be on this one
+constexpr int64_t kStream = 0x57;  // the stream that every launch must use
 
 void* pointer(int64_t address) { return reinterpret_cast<void*>(address); }
 
@@ -79,7 +82,7 @@ StridedView view(const Operand& operand) {
   return result;
 }
 
-Shape shape(const Case& c) {
+Shape shape(const Call& c) {
   Shape result;
   result.outer = c.outer;
   result.channels = c.channels;
@@ -87,7 +90,7 @@ Shape shape(const Case& c) {
   return result;
 }
 
-Alpha alpha(const Case& c) {
+Alpha alpha(const Call& c) {
   Alpha result;
   result.data = pointer(c.alpha);
   result.dtype = kTypes[c.alpha_dtype];
@@ -95,7 +98,7 @@ Alpha alpha(const Case& c) {
   return result;
 }
 
-cuda::Launch launch(const Case& c) {
+cuda::Launch launch(const Call& c) {
   cuda::Launch result;
   result.stream = pointer(kStream);
   result.multiprocessors = int(c.multiprocessors);
@@ -103,7 +106,7 @@ cuda::Launch launch(const Case& c) {
   return result;
 }
 
-ForwardArgs forward_args(const Case& c) {
+ForwardArgs forward_args(const Call& c) {
   ForwardArgs args;
   args.formula = kFormulas[c.formula];
   args.dtype = kTypes[c.dtype];
@@ -117,7 +120,7 @@ ForwardArgs forward_args(const Case& c) {
   return args;
 }
 
-BackwardArgs backward_args(const Case& c) {
+BackwardArgs backward_args(const Call& c) {
   BackwardArgs args;
   args.dtype = kTypes[c.dtype];
   args.shape = shape(c);
@@ -136,7 +139,7 @@ BackwardArgs backward_args(const Case& c) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The runtime
+// The functions of the CUDA runtime that the host code calls
 
 struct Recorded {
   uint64_t grid[3], block[3], shared_bytes, right_stream;
@@ -155,7 +158,7 @@ Configuration pushed;
 std::string message;
 
 std::map<const void*, std::string>& names() {
-  static std::map<const void*, std::string> names;  // of the kernels, by host stub; filled before main begins
+  static std::map<const void*, std::string> names;  // device names by host stub; filled when the library is loaded
   return names;
 }
 
@@ -183,7 +186,7 @@ void __cudaRegisterFunction(void**, const char* stub, char*, const char* name, i
   names()[stub] = name;
 }
 void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}
-// kernel<<<grid, block, shared>>>(...) pushes, and the host stub pops.
+// kernel<<<grid, block, shared>>>(...) pushes a configuration, and the host stub pops it.
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream) {
   pushed = {grid, block, shared_bytes, stream};
   return 0;
@@ -233,25 +236,25 @@ const char* cudaGetErrorString(cudaError_t) { return "no error"; }
 const char* cudaGetErrorName(cudaError_t) { return "no error"; }
 
 // -----------------------------------------------------------------------------------------------------------------
-// What project.py calls
+// Functions that project.py calls
 
 void set_on_launch(OnLaunch function) { on_launch = function; }
 
-// Null, or what went wrong.
-const char* record_forward(const Case* c) try {
+// Calls cuda::forward. Returns null, or the message of the exception.
+const char* record_forward(const Call* c) try {
   cuda::forward(forward_args(*c), launch(*c));
   return nullptr;
 } catch (const std::exception& error) {
   return (message = error.what()).c_str();
 }
 
-const char* record_backward(const Case* c) try {
+const char* record_backward(const Call* c) try {
   cuda::backward(backward_args(*c), launch(*c));
   return nullptr;
 } catch (const std::exception& error) {
   return (message = error.what()).c_str();
 }
 
-uint64_t workspace_bytes(const Case* c) { return cuda::workspace_bytes(backward_args(*c), int(c->multiprocessors)); }
+uint64_t workspace_bytes(const Call* c) { return cuda::workspace_bytes(backward_args(*c), int(c->multiprocessors)); }
 
 }  // extern "C"
