@@ -15,8 +15,8 @@ namespace {
 namespace py = pybind11;
 using at::Tensor;
 
-PyTypeObject* parameter_type = nullptr;
-PyObject* fx_globals = nullptr;  // the dict of torch.fx._symbolic_trace, which holds the flag of an active trace
+PyTypeObject *parameter_type = nullptr, *module_type = nullptr;
+PyObject* module_getattr = nullptr;
 
 // Returns true for a tensor that is of no subclass and in no transform.
 bool is_plain(PyObject* object) {
@@ -89,8 +89,8 @@ std::optional<Bounds> bounds_of(const py::handle pair) {
 
 // module_activation(x, module), positional: calls a module of modules.py. In Python, each attribute takes 40 ns, as
 // nn.Module has a __getattr__, and a parameter 600 ns. Returns NotImplemented for subclasses, which may override any
-// attribute: `formulas` must be in the dict of the class itself. Does the same while torch.fx traces, because the slope
-// must become a node of the graph.
+// attribute: `formulas` must be in the dict of the class itself. Does the same while torch.fx traces: the slope becomes
+// a node of the graph in nn.Module.__getattr__, which torch.fx replaces.
 PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   static PyObject* const names[] = {
@@ -99,8 +99,8 @@ PyObject* module_activation(PyObject*, PyObject* const* args, Py_ssize_t count) 
       PyUnicode_InternFromString("channel_dim"), PyUnicode_InternFromString("inplace"),
       PyUnicode_InternFromString("save"),        PyUnicode_InternFromString("input")};
   const auto [slope_name, formulas, parameters, alpha_bounds, dim, inplace, save, input] = names;
-  static PyObject* const is_tracing = PyUnicode_InternFromString("_is_fx_tracing_flag");
-  if (count != 2 || item(fx_globals, is_tracing).ptr() != Py_False) Py_RETURN_NOTIMPLEMENTED;
+  static PyObject* const getattr = PyUnicode_InternFromString("__getattr__");
+  if (count != 2 || item(module_type->tp_dict, getattr).ptr() != module_getattr) Py_RETURN_NOTIMPLEMENTED;
   PyTypeObject* const type = Py_TYPE(args[1]);
   const py::object numbers = item(type->tp_dict, formulas);
   if (!numbers) Py_RETURN_NOTIMPLEMENTED;
@@ -144,9 +144,10 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_C, m) {
   using namespace leaky_ext;
-  parameter_type =
-      reinterpret_cast<PyTypeObject*>(py::object(py::module_::import("torch.nn").attr("Parameter")).release().ptr());
-  fx_globals = py::object(py::module_::import("torch.fx._symbolic_trace").attr("__dict__")).release().ptr();
+  const py::object nn = py::module_::import("torch.nn");
+  parameter_type = reinterpret_cast<PyTypeObject*>(py::object(nn.attr("Parameter")).release().ptr());
+  module_type = reinterpret_cast<PyTypeObject*>(py::object(nn.attr("Module")).release().ptr());
+  module_getattr = py::object(nn.attr("Module").attr("__getattr__")).release().ptr();
   for (PyMethodDef& function : functions) {
     m.add_object(function.ml_name, py::reinterpret_steal<py::object>(PyCFunction_New(&function, nullptr)));
   }

@@ -50,7 +50,7 @@ def test_tests_and_sanitizers_run_side_by_side_and_before_what_is_timed(gpu_chec
 
 def test_tables_are_of_cases_that_there_are(gpu_check: ModuleType, tmp_path: Path) -> None:
     """A suite or a network that is renamed would silently be left out."""
-    pytest.importorskip("pandas")
+    pytest.importorskip("pandas"), pytest.importorskip("spandrel")
     from benchmarks.__main__ import parse
     from benchmarks.cases import select
 
