@@ -18,13 +18,11 @@ using at::Tensor;
 PyTypeObject *parameter_type = nullptr, *module_type = nullptr;
 PyObject* module_getattr = nullptr;
 
-// Returns true for a tensor that is of no subclass and in no transform.
+// Returns true for a tensor that is of no subclass and not nested. The dispatcher handles those in transforms.
 bool is_plain(PyObject* object) {
-  constexpr c10::DispatchKeySet wrappers{c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper,
-                                         c10::DispatchKey::Functionalize, c10::DispatchKey::NestedTensor};
   const PyTypeObject* type = Py_TYPE(object);
   if (type != reinterpret_cast<PyTypeObject*>(THPVariableClass) && type != parameter_type) return false;
-  return !THPVariable_Unpack(object).key_set().has_any(wrappers);
+  return !THPVariable_Unpack(object).is_nested();
 }
 
 // Returns true if no tracer and no mode of __torch_function__ or __torch_dispatch__ is active.
