@@ -18,7 +18,7 @@ using at::Tensor;
 PyTypeObject *parameter_type = nullptr, *module_type = nullptr;
 PyObject* module_getattr = nullptr;
 
-// Returns true for a tensor that is of no subclass and not nested. The dispatcher handles those in transforms.
+// Returns true for a tensor that is of no subclass and not nested. It may be in a transform: the dispatcher handles that.
 bool is_plain(PyObject* object) {
   const PyTypeObject* type = Py_TYPE(object);
   if (type != reinterpret_cast<PyTypeObject*>(THPVariableClass) && type != parameter_type) return false;
